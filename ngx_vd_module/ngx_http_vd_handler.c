@@ -1,0 +1,606 @@
+
+/*
+ * Copyright (C) The ngx_vd_module authors
+ *
+ * The app's request: taken, checked, handed to an attempt, answered.
+ */
+
+
+#include "ngx_http_vd_module.h"
+
+
+static ngx_int_t ngx_http_vd_refuse_subrequest(ngx_http_request_t *r);
+static ngx_int_t ngx_http_vd_accept(ngx_http_request_t *r,
+    ngx_http_vd_ctx_t *ctx);
+static ngx_int_t ngx_http_vd_take_id(ngx_http_request_t *r,
+    ngx_http_vd_ctx_t *ctx, const char **error);
+static ngx_int_t ngx_http_vd_take_attempt(ngx_http_request_t *r,
+    ngx_http_vd_ctx_t *ctx, const char **error);
+static ngx_uint_t ngx_http_vd_get_header(ngx_http_request_t *r,
+    const char *name, ngx_str_t *value);
+static ngx_int_t ngx_http_vd_make_id(ngx_http_request_t *r, ngx_str_t *id);
+static void ngx_http_vd_body_handler(ngx_http_request_t *r);
+static ngx_int_t ngx_http_vd_take_body(ngx_http_request_t *r,
+    ngx_http_vd_ctx_t *ctx);
+static ngx_int_t ngx_http_vd_validate(ngx_http_request_t *r,
+    ngx_http_vd_ctx_t *ctx);
+static ngx_int_t ngx_http_vd_validate_piece(void *data, u_char *p, size_t len);
+static ngx_int_t ngx_http_vd_start_attempt(ngx_http_request_t *r,
+    ngx_http_vd_ctx_t *ctx);
+static ngx_int_t ngx_http_vd_attempt_done(ngx_http_request_t *r, void *data,
+    ngx_int_t rc);
+static void ngx_http_vd_wait_handler(ngx_http_request_t *r);
+static void ngx_http_vd_cleanup(void *data);
+static u_char *ngx_http_vd_log_error(ngx_http_request_t *r,
+    ngx_http_request_t *sr, u_char *buf, size_t len);
+
+static ngx_int_t ngx_http_vd_send_outcome(ngx_http_request_t *r,
+    ngx_http_vd_ctx_t *ctx);
+static u_char *ngx_http_vd_write_string(u_char *p, const char *key,
+    ngx_str_t *value);
+static u_char *ngx_http_vd_write_name(u_char *p, const char *key,
+    const char *value);
+static ngx_int_t ngx_http_vd_send_error(ngx_http_request_t *r,
+    ngx_uint_t status, const char *error);
+static ngx_int_t ngx_http_vd_send_json(ngx_http_request_t *r,
+    ngx_uint_t status, ngx_buf_t *b);
+
+
+ngx_int_t
+ngx_http_vd_handler(ngx_http_request_t *r)
+{
+    ngx_int_t           rc;
+    ngx_http_vd_ctx_t  *ctx;
+
+    if (r != r->main) {
+        return ngx_http_vd_refuse_subrequest(r);
+    }
+
+    ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_vd_ctx_t));
+    if (ctx == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ctx->request = r;
+    ctx->conf = ngx_http_get_module_loc_conf(r, ngx_http_vd_module);
+
+    ngx_http_set_ctx(r, ctx, ngx_http_vd_module);
+
+    rc = ngx_http_vd_accept(r, ctx);
+
+    if (rc != NGX_DECLINED) {
+        return rc;
+    }
+
+    rc = ngx_http_read_client_request_body(r, ngx_http_vd_body_handler);
+
+    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+        return rc;
+    }
+
+    return NGX_DONE;
+}
+
+
+/*
+ * A mirror, an auth_request or an SSI include would deliver a case and lose
+ * the answer, and a second subrequest could not wait for the first.
+ */
+
+static ngx_int_t
+ngx_http_vd_refuse_subrequest(ngx_http_request_t *r)
+{
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "\"vd_pass\" does not work in a subrequest, "
+                  "nothing was delivered");
+
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+}
+
+
+/* NGX_DECLINED: go on; anything else is final, and answered. */
+
+static ngx_int_t
+ngx_http_vd_accept(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
+{
+    ngx_int_t         rc;
+    const char       *error;
+    ngx_table_elt_t  *allow;
+
+    if (r->method != NGX_HTTP_POST) {
+
+        allow = ngx_list_push(&r->headers_out.headers);
+        if (allow == NULL) {
+            return NGX_HTTP_INTERNAL_SERVER_ERROR;
+        }
+
+        ngx_memzero(allow, sizeof(ngx_table_elt_t));
+
+        allow->hash = 1;
+        ngx_str_set(&allow->key, "Allow");
+        ngx_str_set(&allow->value, "POST");
+
+        return ngx_http_vd_send_error(r, NGX_HTTP_NOT_ALLOWED,
+                                      "method is not POST");
+    }
+
+    rc = ngx_http_vd_take_id(r, ctx, &error);
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_vd_take_attempt(r, ctx, &error);
+    }
+
+    if (rc == NGX_DECLINED) {
+        return ngx_http_vd_send_error(r, NGX_HTTP_BAD_REQUEST, error);
+    }
+
+    if (rc == NGX_ERROR
+        || ngx_http_complex_value(r, ctx->conf->case_value, &ctx->case_id)
+           != NGX_OK)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    return NGX_DECLINED;
+}
+
+
+static ngx_int_t
+ngx_http_vd_take_id(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx,
+    const char **error)
+{
+    switch (ngx_http_vd_get_header(r, "Idempotency-Key", &ctx->id)) {
+
+    case 0:
+        return ngx_http_vd_make_id(r, &ctx->id);
+
+    case 1:
+        if (vd_id_valid(ctx->id.data, ctx->id.len)) {
+            return NGX_OK;
+        }
+
+        *error = "invalid Idempotency-Key, it must be 1 to 128 "
+                 "of A-Za-z0-9_-";
+        break;
+
+    default:
+        *error = "more than one Idempotency-Key";
+    }
+
+    ngx_str_null(&ctx->id);
+
+    return NGX_DECLINED;
+}
+
+
+static ngx_int_t
+ngx_http_vd_take_attempt(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx,
+    const char **error)
+{
+    int        n;
+    ngx_str_t  value;
+
+    switch (ngx_http_vd_get_header(r, "VD-Attempt", &value)) {
+
+    case 0:
+        ctx->attempt = 1;
+        return NGX_OK;
+
+    case 1:
+        n = vd_attempt_parse(value.data, value.len);
+
+        if (n > 0) {
+            ctx->attempt = n;
+            return NGX_OK;
+        }
+
+        *error = "invalid VD-Attempt, it must be 1 to 1000";
+        break;
+
+    default:
+        *error = "more than one VD-Attempt";
+    }
+
+    return NGX_DECLINED;
+}
+
+
+/* How many there are of that name; the value is that of the last. */
+
+static ngx_uint_t
+ngx_http_vd_get_header(ngx_http_request_t *r, const char *name,
+    ngx_str_t *value)
+{
+    size_t            len;
+    ngx_uint_t        i, n;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *header;
+
+    n = 0;
+    len = ngx_strlen(name);
+
+    for (part = &r->headers_in.headers.part; part; part = part->next) {
+        header = part->elts;
+
+        for (i = 0; i < part->nelts; i++) {
+
+            if (header[i].key.len == len
+                && ngx_strncasecmp(header[i].key.data, (u_char *) name, len)
+                   == 0)
+            {
+                *value = header[i].value;
+                n++;
+            }
+        }
+    }
+
+    return n;
+}
+
+
+static ngx_int_t
+ngx_http_vd_make_id(ngx_http_request_t *r, ngx_str_t *id)
+{
+    u_char       random[VD_UUID_RANDOM];
+    ngx_time_t  *tp;
+
+    if (RAND_bytes(random, sizeof(random)) != 1) {
+        ngx_ssl_error(NGX_LOG_ALERT, r->connection->log, 0,
+                      "RAND_bytes() failed");
+        return NGX_ERROR;
+    }
+
+    id->data = ngx_pnalloc(r->pool, VD_UUID_LEN);
+    if (id->data == NULL) {
+        return NGX_ERROR;
+    }
+
+    id->len = VD_UUID_LEN;
+
+    tp = ngx_timeofday();
+    vd_uuid7(id->data, (uint64_t) tp->sec * 1000 + tp->msec, random);
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_vd_body_handler(ngx_http_request_t *r)
+{
+    ngx_int_t           rc;
+    ngx_http_vd_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_vd_module);
+
+    ctx->log_handler = r->log_handler;
+    r->log_handler = ngx_http_vd_log_error;
+
+    rc = ngx_http_vd_take_body(r, ctx);
+
+    if (rc == NGX_DECLINED) {
+        rc = ngx_http_vd_start_attempt(r, ctx);
+    }
+
+    if (rc != NGX_AGAIN) {
+        ngx_http_finalize_request(r, rc);
+    }
+}
+
+
+static ngx_int_t
+ngx_http_vd_take_body(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
+{
+    ngx_chain_t  *cl;
+
+    if (r->request_body) {
+        ctx->body = r->request_body->bufs;
+    }
+
+    for (cl = ctx->body; cl; cl = cl->next) {
+        ctx->body_length += ngx_buf_size(cl->buf);
+    }
+
+    if (ctx->body_length == 0) {
+        return ngx_http_vd_send_error(r, NGX_HTTP_BAD_REQUEST, "empty body");
+    }
+
+    if (ctx->conf->validate) {
+        return ngx_http_vd_validate(r, ctx);
+    }
+
+    return NGX_DECLINED;
+}
+
+
+static ngx_int_t
+ngx_http_vd_validate(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
+{
+    char       error[128];
+    vd_json_t  json;
+
+    vd_json_start(&json);
+
+    if (ngx_http_vd_walk_body(ctx, ngx_http_vd_validate_piece, &json)
+        != NGX_OK && json.error == NULL)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (vd_json_finish(&json) == 0) {
+        return NGX_DECLINED;
+    }
+
+    ngx_sprintf((u_char *) error, "body is not JSON in UTF-8: %s at byte %uz%Z",
+                json.error, json.offset + 1);
+
+    return ngx_http_vd_send_error(r, NGX_HTTP_BAD_REQUEST, error);
+}
+
+
+static ngx_int_t
+ngx_http_vd_validate_piece(void *data, u_char *p, size_t len)
+{
+    return (vd_json_feed(data, p, len) == 0) ? NGX_OK : NGX_ERROR;
+}
+
+
+/* NGX_AGAIN: the attempt is under way, ngx_http_vd_wait_handler() goes on. */
+
+static ngx_int_t
+ngx_http_vd_start_attempt(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
+{
+    ngx_pool_cleanup_t          *cln;
+    ngx_http_request_t          *clone;
+    ngx_http_post_subrequest_t  *ps;
+
+    cln = ngx_pool_cleanup_add(r->pool, 0);
+    if (cln == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    cln->handler = ngx_http_vd_cleanup;
+    cln->data = ctx;
+
+    ps = ngx_palloc(r->pool, sizeof(ngx_http_post_subrequest_t));
+    if (ps == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ps->handler = ngx_http_vd_attempt_done;
+    ps->data = ctx;
+
+    if (ngx_http_subrequest(r, &r->uri, &r->args, &clone, ps,
+                            NGX_HTTP_SUBREQUEST_CLONE
+                            |NGX_HTTP_SUBREQUEST_IN_MEMORY
+                            |NGX_HTTP_SUBREQUEST_WAITED)
+        != NGX_OK)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ngx_http_set_ctx(clone, ctx, ngx_http_vd_module);
+    clone->content_handler = ngx_http_vd_upstream_handler;
+
+    ctx->clone = clone;
+    ctx->start = ngx_current_msec;
+    ctx->started = 1;
+
+    r->write_event_handler = ngx_http_vd_wait_handler;
+
+    return NGX_AGAIN;
+}
+
+
+/*
+ * The clone is done.  Whatever it came to, for nginx it ended well: it is not
+ * the clone that is answered, and no error page is to be looked for.
+ */
+
+static ngx_int_t
+ngx_http_vd_attempt_done(ngx_http_request_t *r, void *data, ngx_int_t rc)
+{
+    ngx_http_vd_ctx_t *ctx = data;
+
+    if (ctx->result.outcome == VD_OUTCOME_NONE) {
+        /* it did not get as far as to upstream's finalization */
+        ctx->exchange.internal = 1;
+        ngx_http_vd_end_attempt(ctx);
+    }
+
+    ctx->done = 1;
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_vd_wait_handler(ngx_http_request_t *r)
+{
+    ngx_http_vd_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_vd_module);
+
+    if (!ctx->done) {
+        return;
+    }
+
+    r->write_event_handler = ngx_http_request_empty_handler;
+
+    ngx_http_finalize_request(r, ngx_http_vd_send_outcome(r, ctx));
+}
+
+
+/* The request may go away under the attempt, when nginx is made to stop. */
+
+static void
+ngx_http_vd_cleanup(void *data)
+{
+    ngx_http_vd_ctx_t *ctx = data;
+
+    if (ctx->timer.timer_set) {
+        ngx_del_timer(&ctx->timer);
+    }
+}
+
+
+/* What nginx logs on the way tells which delivery it is about. */
+
+static u_char *
+ngx_http_vd_log_error(ngx_http_request_t *r, ngx_http_request_t *sr,
+    u_char *buf, size_t len)
+{
+    u_char             *p;
+    ngx_http_vd_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_vd_module);
+
+    if (ctx == NULL) {
+        return buf;
+    }
+
+    p = ctx->log_handler(r, sr, buf, len);
+
+    return ngx_snprintf(p, len - (p - buf), ", delivery: \"%V\", output: \"%V\"",
+                        &ctx->id, &ctx->conf->output->id);
+}
+
+
+static ngx_int_t
+ngx_http_vd_send_outcome(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
+{
+    size_t       size;
+    u_char      *p;
+    ngx_buf_t   *b;
+    ngx_uint_t   status;
+    const char  *ticket_error;
+
+    size = 256 + ctx->id.len + ctx->conf->output->id.len
+           + ctx->ticket_id.len
+           + ngx_escape_json(NULL, ctx->ticket_id.data, ctx->ticket_id.len);
+
+    b = ngx_create_temp_buf(r->pool, size);
+    if (b == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ticket_error = vd_ticket_error_name(ctx->ticket_error);
+
+    p = b->last;
+    p = ngx_http_vd_write_string(p, "{\"id\":", &ctx->id);
+    p = ngx_http_vd_write_string(p, ",\"output\":", &ctx->conf->output->id);
+    p = ngx_http_vd_write_string(p, ",\"state\":", ngx_http_vd_state(ctx));
+    p = ngx_sprintf(p, ",\"attempt\":%ui,\"status\":", ctx->attempt);
+
+    if (ctx->exchange.status) {
+        p = ngx_sprintf(p, "%ui", ctx->exchange.status);
+
+    } else {
+        p = ngx_sprintf(p, "null");
+    }
+
+    p = ngx_http_vd_write_string(p, ",\"ticket_id\":", &ctx->ticket_id);
+    p = ngx_http_vd_write_name(p, ",\"ticket_error\":", ticket_error);
+    p = ngx_http_vd_write_name(p, ",\"reason\":",
+                               vd_reason_name(ctx->result.reason));
+    p = ngx_sprintf(p, ",\"journaled\":false}\n");
+
+    b->last = p;
+
+    status = (ctx->result.outcome == VD_DELIVERED) ? NGX_HTTP_OK
+                                                   : NGX_HTTP_BAD_GATEWAY;
+
+    return ngx_http_vd_send_json(r, status, b);
+}
+
+
+/* A key and a string, or null where it is empty. */
+
+static u_char *
+ngx_http_vd_write_string(u_char *p, const char *key, ngx_str_t *value)
+{
+    p = ngx_sprintf(p, "%s", key);
+
+    if (value->len == 0) {
+        return ngx_sprintf(p, "null");
+    }
+
+    *p++ = '"';
+    p = (u_char *) ngx_escape_json(p, value->data, value->len);
+    *p++ = '"';
+
+    return p;
+}
+
+
+static u_char *
+ngx_http_vd_write_name(u_char *p, const char *key, const char *value)
+{
+    ngx_str_t  s;
+
+    s.data = (u_char *) value;
+    s.len = ngx_strlen(value);
+
+    return ngx_http_vd_write_string(p, key, &s);
+}
+
+
+/* error: plain ASCII */
+
+static ngx_int_t
+ngx_http_vd_send_error(ngx_http_request_t *r, ngx_uint_t status,
+    const char *error)
+{
+    ngx_int_t   rc;
+    ngx_buf_t  *b;
+
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
+                  "client sent a case that is refused: %s", error);
+
+    rc = ngx_http_discard_request_body(r);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    b = ngx_create_temp_buf(r->pool, ngx_strlen(error) + 32);
+    if (b == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    b->last = ngx_http_vd_write_name(b->last, "{\"error\":", error);
+    b->last = ngx_sprintf(b->last, "}\n");
+
+    return ngx_http_vd_send_json(r, status, b);
+}
+
+
+static ngx_int_t
+ngx_http_vd_send_json(ngx_http_request_t *r, ngx_uint_t status, ngx_buf_t *b)
+{
+    ngx_int_t    rc;
+    ngx_chain_t  out;
+
+    /* error_page without "=" would have its own status override this */
+    r->err_status = 0;
+
+    r->headers_out.status = status;
+    r->headers_out.content_length_n = b->last - b->pos;
+
+    ngx_str_set(&r->headers_out.content_type, "application/json");
+    r->headers_out.content_type_len = r->headers_out.content_type.len;
+    r->headers_out.content_type_lowcase = NULL;
+
+    rc = ngx_http_send_header(r);
+
+    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
+        return rc;
+    }
+
+    b->last_buf = 1;
+    b->last_in_chain = 1;
+
+    out.buf = b;
+    out.next = NULL;
+
+    return ngx_http_output_filter(r, &out);
+}

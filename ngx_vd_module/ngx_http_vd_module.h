@@ -1,0 +1,264 @@
+
+/*
+ * Copyright (C) The ngx_vd_module authors
+ */
+
+
+#ifndef _NGX_HTTP_VD_MODULE_H_INCLUDED_
+#define _NGX_HTTP_VD_MODULE_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+
+#include "ngx_http_vd_compat.h"
+#include "vd_id.h"
+#include "vd_json.h"
+#include "vd_outcome.h"
+#include "vd_sign.h"
+#include "vd_ticket.h"
+
+
+#define NGX_HTTP_VD_VERSION  "0.1.0"
+
+
+typedef struct {
+    ngx_str_t                       id;
+    ngx_str_t                       label;
+    u_char                         *file;
+    ngx_uint_t                      line;
+} ngx_http_vd_output_t;
+
+
+typedef struct {
+    ngx_array_t                     outputs;  /* ngx_http_vd_output_t * */
+} ngx_http_vd_main_conf_t;
+
+
+/*
+ * A secret is read, made into keys and forgotten.  The scheme "standard" has
+ * a key of its own where the secret begins with "whsec_" (NULL if what follows
+ * is not base64); else both are the same.
+ */
+
+typedef struct {
+    vd_key_t                       *plain;
+    vd_key_t                       *standard;
+    ngx_str_t                       file;
+} ngx_http_vd_secret_t;
+
+
+typedef struct {
+    const vd_scheme_t              *scheme;
+    vd_signer_t                    *signer;  /* made where there is vd_pass */
+    ngx_str_t                       header;
+} ngx_http_vd_signature_t;
+
+
+typedef struct {
+    ngx_str_t                       name;
+    ngx_http_complex_value_t        value;
+} ngx_http_vd_header_t;
+
+
+typedef struct {
+    ngx_sockaddr_t                  sockaddr;
+    socklen_t                       socklen;
+    ngx_ssl_session_t              *session;
+} ngx_http_vd_session_t;
+
+
+typedef struct {
+    ngx_http_upstream_conf_t        upstream;
+
+    /* the same, but goes on to a fresh connection after a stale one */
+    ngx_http_upstream_conf_t        fresh;
+
+    /* the upstream{} itself; upstream.upstream wraps it */
+    ngx_http_upstream_srv_conf_t   *origin;
+
+    /* vd_pass */
+    ngx_str_t                       schema;
+    ngx_str_t                       host;
+    ngx_str_t                       uri;
+    ngx_str_t                       head;  /* the fixed part of a request */
+    u_char                         *file;
+    ngx_uint_t                      line;
+
+    ngx_http_vd_output_t           *output;
+    ngx_http_complex_value_t       *case_value;
+    ngx_array_t                    *secrets;     /* ngx_http_vd_secret_t */
+    ngx_array_t                    *signatures;  /* ngx_http_vd_signature_t */
+    ngx_array_t                    *headers;     /* ngx_http_vd_header_t */
+    vd_ticket_t                    *ticket;
+    size_t                          ticket_max;
+    ngx_flag_t                      validate;
+    ngx_msec_t                      timeout;
+    size_t                          max_response_size;
+
+    /* TLS */
+    ngx_uint_t                      ssl;  /* unsigned  ssl:1 */
+    ngx_uint_t                      ssl_protocols;
+    ngx_str_t                       ssl_ciphers;
+    ngx_uint_t                      ssl_verify_depth;
+    ngx_str_t                       ssl_trusted_certificate;
+    ngx_str_t                       ssl_crl;
+    ngx_array_t                    *ssl_conf_commands;
+    ngx_array_t                    *ssl_sessions;  /* ngx_http_vd_session_t */
+} ngx_http_vd_loc_conf_t;
+
+
+/* A delivery's attempt; shared by the app's request and its clone. */
+
+typedef struct {
+    ngx_http_request_t             *request;  /* the app's */
+    ngx_http_request_t             *clone;
+    ngx_http_vd_loc_conf_t         *conf;
+
+    ngx_str_t                       id;
+    ngx_str_t                       case_id;
+    ngx_uint_t                      attempt;
+    ngx_chain_t                    *body;
+    off_t                           body_length;
+
+    /* the exchange with the receiver, that of the last connection */
+    ngx_event_t                     timer;
+    ngx_http_status_t               status;
+    ngx_http_chunked_t              chunked;
+    off_t                           length;  /* what is to come, -1: unknown */
+    ngx_str_t                       reply;
+    size_t                          reply_size;
+    ngx_uint_t                      interim;
+    vd_exchange_t                   exchange;
+
+    /* the peer's own callbacks, see ngx_http_vd_peer.c */
+    void                           *peer_data;
+    ngx_event_get_peer_pt           get_peer;
+    ngx_event_free_peer_pt          free_peer;
+    ngx_event_notify_peer_pt        notify_peer;
+
+    /* what came of it */
+    ngx_msec_t                      start;
+    ngx_msec_t                      duration;
+    vd_result_t                     result;
+    ngx_str_t                       ticket_id;
+    vd_ticket_e                     ticket_error;
+    ngx_str_t                       upstream;  /* address, of the last try */
+
+    ngx_http_log_handler_pt         log_handler;
+
+    unsigned                        started:1;
+    unsigned                        done:1;
+    unsigned                        chunked_reply:1;
+    unsigned                        has_length:1;
+    unsigned                        close:1;
+    unsigned                        too_large:1;
+    unsigned                        fresh:1;      /* no cached connection */
+    unsigned                        unresolved:1;
+} ngx_http_vd_ctx_t;
+
+
+/* Is called with each piece of a body, in order. */
+typedef ngx_int_t (*ngx_http_vd_body_pt)(void *data, u_char *p, size_t len);
+
+
+/* ngx_http_vd_config.c */
+
+char *ngx_http_vd_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_vd_output(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_vd_signature(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_vd_ticket_id(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_vd_set_header(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+void *ngx_http_vd_create_main_conf(ngx_conf_t *cf);
+void *ngx_http_vd_create_loc_conf(ngx_conf_t *cf);
+char *ngx_http_vd_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child);
+
+/* ngx_http_vd_secret.c */
+
+char *ngx_http_vd_secret_file(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_int_t ngx_http_vd_init_signers(ngx_conf_t *cf,
+    ngx_http_vd_loc_conf_t *conf);
+
+/* ngx_http_vd_ssl.c */
+
+char *ngx_http_vd_ssl_name(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_vd_ssl_password_file(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+ngx_int_t ngx_http_vd_merge_ssl(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *prev,
+    ngx_http_vd_loc_conf_t *conf);
+
+/*
+ * TLS sessions are kept by location and address, so that none is resumed
+ * under another location's certificates or rules.
+ */
+ngx_int_t ngx_http_vd_set_session(ngx_peer_connection_t *pc, void *data);
+void ngx_http_vd_save_session(ngx_peer_connection_t *pc, void *data);
+
+/* ngx_http_vd_handler.c */
+
+ngx_int_t ngx_http_vd_handler(ngx_http_request_t *r);
+
+/*
+ * Hands the pieces of the request body to a function, those in a temporary
+ * file too.  NGX_OK; NGX_ERROR if reading failed (which is logged) or the
+ * function returned anything but NGX_OK.
+ */
+ngx_int_t ngx_http_vd_walk_body(ngx_http_vd_ctx_t *ctx,
+    ngx_http_vd_body_pt handler, void *data);
+
+/* ngx_http_vd_upstream.c */
+
+/* The clone's content handler: one attempt. */
+ngx_int_t ngx_http_vd_upstream_handler(ngx_http_request_t *r);
+
+/*
+ * Ends the attempt, once: decides its outcome, looks for the ticket id, logs.
+ */
+void ngx_http_vd_end_attempt(ngx_http_vd_ctx_t *ctx);
+
+/* ngx_http_vd_request.c */
+
+/* Makes u->request_bufs: the request's head, signed, and its body. */
+ngx_int_t ngx_http_vd_create_request(ngx_http_request_t *r);
+
+/* Whether a header is made here and cannot be set by vd_set_header. */
+ngx_uint_t ngx_http_vd_own_header(ngx_http_vd_loc_conf_t *conf,
+    ngx_str_t *name);
+
+/* The part of a request's head that is the same for each, allocated. */
+ngx_int_t ngx_http_vd_init_head(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf);
+
+/* ngx_http_vd_response.c */
+
+/* A new response is to come: forgets what another connection brought. */
+void ngx_http_vd_start_response(ngx_http_vd_ctx_t *ctx);
+
+/* Upstream callbacks: response header, and body. */
+ngx_int_t ngx_http_vd_process_status_line(ngx_http_request_t *r);
+ngx_int_t ngx_http_vd_filter_init(void *data);
+ngx_int_t ngx_http_vd_filter(void *data, ssize_t bytes);
+
+/* ngx_http_vd_peer.c */
+
+/*
+ * Wraps an upstream{} for the use of one location: its peers are asked as
+ * ever, but a kept connection is taken only if it is this location's own, and
+ * one that proves stale is replaced by a fresh one, once.
+ */
+ngx_http_upstream_srv_conf_t *ngx_http_vd_wrap_upstream(ngx_conf_t *cf,
+    ngx_http_upstream_srv_conf_t *uscf);
+
+/* ngx_http_vd_variables.c */
+
+ngx_int_t ngx_http_vd_add_variables(ngx_conf_t *cf);
+
+/* "pending" is the sidecar's: here a delivery is delivered or failed */
+ngx_str_t *ngx_http_vd_state(ngx_http_vd_ctx_t *ctx);
+
+
+extern ngx_module_t  ngx_http_vd_module;
+
+
+#endif /* _NGX_HTTP_VD_MODULE_H_INCLUDED_ */
