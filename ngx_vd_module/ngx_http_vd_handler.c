@@ -6,7 +6,12 @@
  */
 
 
+#include <openssl/rand.h>
+
 #include "ngx_http_vd_module.h"
+
+
+#define NGX_HTTP_VD_RANDOM_IDS  64
 
 
 static ngx_int_t ngx_http_vd_refuse_subrequest(ngx_http_request_t *r);
@@ -19,6 +24,7 @@ static ngx_int_t ngx_http_vd_take_attempt(ngx_http_request_t *r,
 static ngx_uint_t ngx_http_vd_get_header(ngx_http_request_t *r,
     const char *name, ngx_str_t *value);
 static ngx_int_t ngx_http_vd_make_id(ngx_http_request_t *r, ngx_str_t *id);
+static u_char *ngx_http_vd_random(ngx_log_t *log);
 static void ngx_http_vd_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_vd_take_body(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx);
@@ -65,6 +71,12 @@ ngx_http_vd_handler(ngx_http_request_t *r)
     ctx->conf = ngx_http_get_module_loc_conf(r, ngx_http_vd_module);
 
     ngx_http_set_ctx(r, ctx, ngx_http_vd_module);
+
+    if (ngx_http_complex_value(r, ctx->conf->case_value, &ctx->case_id)
+        != NGX_OK)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
 
     rc = ngx_http_vd_accept(r, ctx);
 
@@ -134,10 +146,7 @@ ngx_http_vd_accept(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
         return ngx_http_vd_send_error(r, NGX_HTTP_BAD_REQUEST, error);
     }
 
-    if (rc == NGX_ERROR
-        || ngx_http_complex_value(r, ctx->conf->case_value, &ctx->case_id)
-           != NGX_OK)
-    {
+    if (rc == NGX_ERROR) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
@@ -241,12 +250,11 @@ ngx_http_vd_get_header(ngx_http_request_t *r, const char *name,
 static ngx_int_t
 ngx_http_vd_make_id(ngx_http_request_t *r, ngx_str_t *id)
 {
-    u_char       random[VD_UUID_RANDOM];
+    u_char      *random;
     ngx_time_t  *tp;
 
-    if (RAND_bytes(random, sizeof(random)) != 1) {
-        ngx_ssl_error(NGX_LOG_ALERT, r->connection->log, 0,
-                      "RAND_bytes() failed");
+    random = ngx_http_vd_random(r->connection->log);
+    if (random == NULL) {
         return NGX_ERROR;
     }
 
@@ -261,6 +269,35 @@ ngx_http_vd_make_id(ngx_http_request_t *r, ngx_str_t *id)
     vd_uuid7(id->data, (uint64_t) tp->sec * 1000 + tp->msec, random);
 
     return NGX_OK;
+}
+
+
+/*
+ * Random bytes for one id.  They are drawn for many at a time, since a call
+ * costs the same for a few; a worker that forks draws its own.
+ */
+
+static u_char *
+ngx_http_vd_random(ngx_log_t *log)
+{
+    static u_char      pool[NGX_HTTP_VD_RANDOM_IDS * VD_UUID_RANDOM];
+    static ngx_pid_t   owner;
+    static ngx_uint_t  left;
+
+    if (left == 0 || owner != ngx_pid) {
+
+        if (RAND_bytes(pool, sizeof(pool)) != 1) {
+            ngx_ssl_error(NGX_LOG_ALERT, log, 0, "RAND_bytes() failed");
+            return NULL;
+        }
+
+        owner = ngx_pid;
+        left = NGX_HTTP_VD_RANDOM_IDS;
+    }
+
+    left--;
+
+    return pool + left * VD_UUID_RANDOM;
 }
 
 

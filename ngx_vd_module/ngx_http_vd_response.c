@@ -29,6 +29,8 @@ static ngx_int_t ngx_http_vd_end_header(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx);
 static ngx_int_t ngx_http_vd_skip_interim(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx);
+static ngx_int_t ngx_http_vd_read_more(ngx_http_request_t *r,
+    ngx_http_vd_ctx_t *ctx);
 static ngx_int_t ngx_http_vd_malformed(ngx_http_vd_ctx_t *ctx);
 static ngx_int_t ngx_http_vd_filter_chunked(ngx_http_vd_ctx_t *ctx,
     ngx_buf_t *b);
@@ -79,7 +81,7 @@ ngx_http_vd_process_status_line(ngx_http_request_t *r)
     rc = ngx_http_parse_status_line(r, &u->buffer, &ctx->status);
 
     if (rc == NGX_AGAIN) {
-        return NGX_AGAIN;
+        return ngx_http_vd_read_more(r, ctx);
     }
 
     if (rc != NGX_OK
@@ -128,7 +130,7 @@ ngx_http_vd_process_header(ngx_http_request_t *r)
         }
 
         if (rc == NGX_AGAIN) {
-            return NGX_AGAIN;
+            return ngx_http_vd_read_more(r, ctx);
         }
 
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
@@ -306,6 +308,23 @@ ngx_http_vd_skip_interim(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
     r->upstream->process_header = ngx_http_vd_process_status_line;
 
     return ngx_http_vd_process_status_line(r);
+}
+
+
+static ngx_int_t
+ngx_http_vd_read_more(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
+{
+    ngx_buf_t  *b;
+
+    b = &r->upstream->buffer;
+
+    if (b->last == b->end) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "upstream sent too big header");
+        return ngx_http_vd_malformed(ctx);
+    }
+
+    return NGX_AGAIN;
 }
 
 

@@ -230,6 +230,7 @@ ngx_http_vd_find_ticket(ngx_http_vd_ctx_t *ctx)
 static void
 ngx_http_vd_log_attempt(ngx_http_vd_ctx_t *ctx)
 {
+    u_char      status[NGX_INT_T_LEN + 1];
     ngx_log_t  *log;
 
     log = ctx->request->connection->log;
@@ -243,10 +244,18 @@ ngx_http_vd_log_attempt(ngx_http_vd_ctx_t *ctx)
         return;
     }
 
+    if (ctx->exchange.status) {
+        log->action = "reading upstream";
+        ngx_sprintf(status, "%ui%Z", ctx->exchange.status);
+
+    } else {
+        ngx_sprintf(status, "-%Z");
+    }
+
     ngx_log_error(NGX_LOG_ERR, log, 0,
                   "delivery \"%V\" to output \"%V\" failed: attempt %ui, "
-                  "reason %s, status %ui, peer \"%V\"",
+                  "reason %s, status %s, peer \"%V\"",
                   &ctx->id, &ctx->conf->output->id, ctx->attempt,
-                  vd_reason_name(ctx->result.reason),
-                  ctx->exchange.status, &ctx->upstream);
+                  vd_reason_name(ctx->result.reason), status,
+                  &ctx->upstream);
 }

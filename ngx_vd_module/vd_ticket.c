@@ -23,7 +23,7 @@
  * millisecond.
  */
 
-#define VD_TICKET_MATCH_LIMIT  10000
+#define VD_TICKET_MATCH_LIMIT  25000
 #define VD_TICKET_HEAP_LIMIT   1024
 
 #define VD_TICKET_JSON_FLAGS                                                  \
