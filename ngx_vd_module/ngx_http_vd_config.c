@@ -88,6 +88,9 @@ ngx_http_vd_create_loc_conf(ngx_conf_t *cf)
     /* an attempt is made to its end, whether or not the client is there */
     conf->upstream.ignore_client_abort = 1;
 
+    /* a receiver may begin to respond before it has read the request */
+    conf->upstream.preserve_output = 1;
+
     conf->upstream.buffer_size = NGX_HTTP_VD_HEADER_SIZE;
 
     conf->upstream.ssl_session_reuse = NGX_CONF_UNSET;

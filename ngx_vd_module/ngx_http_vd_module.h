@@ -154,6 +154,7 @@ typedef struct {
     unsigned                        has_length:1;
     unsigned                        close:1;
     unsigned                        too_large:1;
+    unsigned                        alert:1;      /* a fatal one was read */
     unsigned                        fresh:1;      /* no cached connection */
     unsigned                        unresolved:1;
 } ngx_http_vd_ctx_t;

@@ -64,6 +64,7 @@ ngx_http_vd_start_response(ngx_http_vd_ctx_t *ctx)
     ctx->chunked_reply = 0;
     ctx->close = 0;
     ctx->too_large = 0;
+    ctx->alert = 0;
     ctx->unresolved = 0;
 }
 

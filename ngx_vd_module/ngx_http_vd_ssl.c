@@ -22,6 +22,8 @@ static ngx_int_t ngx_http_vd_ssl_trust(ngx_conf_t *cf,
     ngx_http_vd_loc_conf_t *conf);
 static ngx_int_t ngx_http_vd_ssl_system_store(ngx_conf_t *cf,
     ngx_http_vd_loc_conf_t *conf);
+static void ngx_http_vd_ssl_info(const ngx_ssl_conn_t *ssl_conn, int where,
+    int ret);
 static ngx_http_vd_session_t *ngx_http_vd_find_session(
     ngx_http_vd_loc_conf_t *conf, ngx_peer_connection_t *pc);
 static void ngx_http_vd_free_sessions(void *data);
@@ -190,6 +192,8 @@ ngx_http_vd_create_ssl(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf)
     cln->handler = ngx_ssl_cleanup_ctx;
     cln->data = ssl;
 
+    SSL_CTX_set_info_callback(ssl->ctx, ngx_http_vd_ssl_info);
+
     if (ngx_ssl_ciphers(cf, ssl, &conf->ssl_ciphers, 0) != NGX_OK
         || ngx_http_vd_ssl_identity(cf, conf) != NGX_OK
         || ngx_http_vd_ssl_trust(cf, conf) != NGX_OK
@@ -268,6 +272,9 @@ ngx_http_vd_ssl_trust(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf)
         return NGX_ERROR;
     }
 
+    /* nginx's callback would pass over the first error, and log the last */
+    SSL_CTX_set_verify(ssl->ctx, SSL_VERIFY_NONE, NULL);
+
     return ngx_ssl_crl(cf, ssl, &conf->ssl_crl);
 }
 
@@ -288,6 +295,34 @@ ngx_http_vd_ssl_system_store(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf)
     SSL_CTX_set_verify_depth(ctx, conf->ssl_verify_depth);
 
     return NGX_OK;
+}
+
+
+/*
+ * With TLS 1.3 the handshake is over for us before the receiver has looked at
+ * our certificate: that it refuses it is the first thing to be read.
+ */
+
+static void
+ngx_http_vd_ssl_info(const ngx_ssl_conn_t *ssl_conn, int where, int ret)
+{
+    ngx_connection_t    *c;
+    ngx_http_vd_ctx_t   *ctx;
+    ngx_http_request_t  *r;
+
+    if (where != SSL_CB_READ_ALERT || ret >> 8 != SSL3_AL_FATAL) {
+        return;
+    }
+
+    c = ngx_ssl_get_connection((ngx_ssl_conn_t *) ssl_conn);
+
+    if (c->idle) {
+        return;
+    }
+
+    r = c->data;
+    ctx = ngx_http_get_module_ctx(r, ngx_http_vd_module);
+    ctx->alert = 1;
 }
 
 

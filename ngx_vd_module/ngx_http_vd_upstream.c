@@ -132,11 +132,13 @@ ngx_http_vd_stage(ngx_http_vd_ctx_t *ctx, ngx_http_upstream_t *u)
         return ctx->unresolved ? VD_STAGE_RESOLVE : VD_STAGE_CONNECT;
     }
 
-    if (u->request_sent) {
-        return VD_STAGE_EXCHANGE;
+    if (c->ssl && (!u->request_sent
+                   || (ctx->alert && u->state->bytes_received == 0)))
+    {
+        return VD_STAGE_TLS;
     }
 
-    return c->ssl ? VD_STAGE_TLS : VD_STAGE_CONNECT;
+    return u->request_sent ? VD_STAGE_EXCHANGE : VD_STAGE_CONNECT;
 }
 
 
