@@ -6,9 +6,9 @@
  */
 
 
-#include <openssl/rand.h>
-
 #include "ngx_http_vd_module.h"
+
+#include <openssl/rand.h>
 
 
 #define NGX_HTTP_VD_RANDOM_IDS  64

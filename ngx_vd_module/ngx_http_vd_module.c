@@ -4,9 +4,9 @@
  */
 
 
-#include <jansson.h>
-
 #include "ngx_http_vd_module.h"
+
+#include <jansson.h>
 
 
 static ngx_int_t ngx_http_vd_init_module(ngx_cycle_t *cycle);

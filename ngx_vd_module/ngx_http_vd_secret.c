@@ -7,9 +7,9 @@
  */
 
 
-#include <openssl/crypto.h>
-
 #include "ngx_http_vd_module.h"
+
+#include <openssl/crypto.h>
 
 
 #define NGX_HTTP_VD_SECRET_MAX  4096
