@@ -62,8 +62,8 @@ typedef struct {
 /*
  * A complete response with a status of 200 to 299 is delivered, everything
  * else failed.  A pure function of its argument; the flags may come in any
- * combination: a complete response wins, then internal, timed_out, malformed,
- * and the stage.
+ * combination: a complete response with a status wins, then internal,
+ * timed_out, malformed, and the stage.
  */
 vd_result_t vd_outcome(const vd_exchange_t *exchange);
 
