@@ -66,11 +66,24 @@ ngx_http_vd_upstream_handler(ngx_http_request_t *r)
 }
 
 
-/* Each connection's state is begun anew in ngx_http_vd_start_response(). */
+/*
+ * The state of the response is begun anew in ngx_http_vd_start_response().
+ * A body in a file is sent through one buffer; if the last connection broke
+ * off with the buffer in use, nginx would wait for it for ever, so that it is
+ * made to take a new one.
+ */
 
 static ngx_int_t
 ngx_http_vd_reinit_request(ngx_http_request_t *r)
 {
+    ngx_output_chain_ctx_t  *output;
+
+    output = &r->upstream->output;
+
+    output->buf = NULL;
+    output->free = NULL;
+    output->allocated = 0;
+
     return NGX_OK;
 }
 
