@@ -20,7 +20,9 @@
 #include "vd_ticket.h"
 
 
-#define NGX_HTTP_VD_VERSION  "0.1.0"
+#define NGX_HTTP_VD_VERSION     "0.1.0"
+
+#define NGX_HTTP_VD_TICKET_MAX  128
 
 
 typedef struct {
@@ -166,15 +168,20 @@ typedef ngx_int_t (*ngx_http_vd_body_pt)(void *data, u_char *p, size_t len);
 
 /* ngx_http_vd_config.c */
 
+void *ngx_http_vd_create_main_conf(ngx_conf_t *cf);
+void *ngx_http_vd_create_loc_conf(ngx_conf_t *cf);
+char *ngx_http_vd_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child);
+
+/* NULL if out of memory; freed with the configuration. */
+vd_ticket_t *ngx_http_vd_create_ticket(ngx_conf_t *cf, size_t max);
+
+/* ngx_http_vd_directives.c */
+
 char *ngx_http_vd_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_vd_output(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_vd_signature(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_vd_ticket_id(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_vd_set_header(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
-
-void *ngx_http_vd_create_main_conf(ngx_conf_t *cf);
-void *ngx_http_vd_create_loc_conf(ngx_conf_t *cf);
-char *ngx_http_vd_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child);
 
 /* ngx_http_vd_secret.c */
 
@@ -208,6 +215,17 @@ ngx_int_t ngx_http_vd_handler(ngx_http_request_t *r);
  */
 ngx_int_t ngx_http_vd_walk_body(ngx_http_vd_ctx_t *ctx,
     ngx_http_vd_body_pt handler, void *data);
+
+/* ngx_http_vd_answer.c */
+
+/*
+ * What came of the delivery; or why the request is refused, in plain ASCII.
+ * What they return is for ngx_http_finalize_request().
+ */
+ngx_int_t ngx_http_vd_send_outcome(ngx_http_request_t *r,
+    ngx_http_vd_ctx_t *ctx);
+ngx_int_t ngx_http_vd_send_error(ngx_http_request_t *r, ngx_uint_t status,
+    const char *error);
 
 /* ngx_http_vd_upstream.c */
 

@@ -1,0 +1,156 @@
+
+/*
+ * Copyright (C) The ngx_vd_module authors
+ *
+ * Answers to the app: JSON, and final.
+ */
+
+
+#include "ngx_http_vd_module.h"
+
+
+static u_char *ngx_http_vd_write_string(u_char *p, const char *key,
+    ngx_str_t *value);
+static u_char *ngx_http_vd_write_name(u_char *p, const char *key,
+    const char *value);
+static ngx_int_t ngx_http_vd_send_json(ngx_http_request_t *r,
+    ngx_uint_t status, ngx_buf_t *b);
+
+
+ngx_int_t
+ngx_http_vd_send_outcome(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
+{
+    size_t       size;
+    u_char      *p;
+    ngx_buf_t   *b;
+    ngx_uint_t   status;
+    const char  *ticket_error;
+
+    size = 256 + ctx->id.len + ctx->conf->output->id.len
+           + ctx->ticket_id.len
+           + ngx_escape_json(NULL, ctx->ticket_id.data, ctx->ticket_id.len);
+
+    b = ngx_create_temp_buf(r->pool, size);
+    if (b == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ticket_error = vd_ticket_error_name(ctx->ticket_error);
+
+    p = b->last;
+    p = ngx_http_vd_write_string(p, "{\"id\":", &ctx->id);
+    p = ngx_http_vd_write_string(p, ",\"output\":", &ctx->conf->output->id);
+    p = ngx_http_vd_write_string(p, ",\"state\":", ngx_http_vd_state(ctx));
+    p = ngx_sprintf(p, ",\"attempt\":%ui,\"status\":", ctx->attempt);
+
+    if (ctx->exchange.status) {
+        p = ngx_sprintf(p, "%ui", ctx->exchange.status);
+
+    } else {
+        p = ngx_sprintf(p, "null");
+    }
+
+    p = ngx_http_vd_write_string(p, ",\"ticket_id\":", &ctx->ticket_id);
+    p = ngx_http_vd_write_name(p, ",\"ticket_error\":", ticket_error);
+    p = ngx_http_vd_write_name(p, ",\"reason\":",
+                               vd_reason_name(ctx->result.reason));
+    p = ngx_sprintf(p, ",\"journaled\":false}\n");
+
+    b->last = p;
+
+    status = (ctx->result.outcome == VD_DELIVERED) ? NGX_HTTP_OK
+                                                   : NGX_HTTP_BAD_GATEWAY;
+
+    return ngx_http_vd_send_json(r, status, b);
+}
+
+
+/* A key and a string, or null where it is empty. */
+
+static u_char *
+ngx_http_vd_write_string(u_char *p, const char *key, ngx_str_t *value)
+{
+    p = ngx_sprintf(p, "%s", key);
+
+    if (value->len == 0) {
+        return ngx_sprintf(p, "null");
+    }
+
+    *p++ = '"';
+    p = (u_char *) ngx_escape_json(p, value->data, value->len);
+    *p++ = '"';
+
+    return p;
+}
+
+
+static u_char *
+ngx_http_vd_write_name(u_char *p, const char *key, const char *value)
+{
+    ngx_str_t  s;
+
+    s.data = (u_char *) value;
+    s.len = ngx_strlen(value);
+
+    return ngx_http_vd_write_string(p, key, &s);
+}
+
+
+ngx_int_t
+ngx_http_vd_send_error(ngx_http_request_t *r, ngx_uint_t status,
+    const char *error)
+{
+    ngx_int_t   rc;
+    ngx_buf_t  *b;
+
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
+                  "client sent a case that is refused: %s", error);
+
+    rc = ngx_http_discard_request_body(r);
+
+    if (rc != NGX_OK) {
+        return rc;
+    }
+
+    b = ngx_create_temp_buf(r->pool, ngx_strlen(error) + 32);
+    if (b == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    b->last = ngx_http_vd_write_name(b->last, "{\"error\":", error);
+    b->last = ngx_sprintf(b->last, "}\n");
+
+    return ngx_http_vd_send_json(r, status, b);
+}
+
+
+static ngx_int_t
+ngx_http_vd_send_json(ngx_http_request_t *r, ngx_uint_t status, ngx_buf_t *b)
+{
+    ngx_int_t    rc;
+    ngx_chain_t  out;
+
+    /* error_page without "=" would have its own status override this */
+    r->err_status = 0;
+
+    r->headers_out.status = status;
+    r->headers_out.content_length_n = b->last - b->pos;
+
+    ngx_str_set(&r->headers_out.content_type, "application/json");
+    r->headers_out.content_type_len = r->headers_out.content_type.len;
+    r->headers_out.content_type_lowcase = NULL;
+
+    rc = ngx_http_send_header(r);
+
+    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
+        return rc;
+    }
+
+    b->last_buf = 1;
+    b->last_in_chain = 1;
+
+    out.buf = b;
+    out.next = NULL;
+
+    return ngx_http_output_filter(r, &out);
+}
