@@ -469,14 +469,19 @@ ngx_http_vd_cleanup(void *data)
 }
 
 
-/* What nginx logs on the way tells which delivery it is about. */
+/*
+ * What nginx logs on the way tells which delivery it is about.  The clone's
+ * own URI is left out: it is that of the request once more, but decoded, and
+ * a line feed in it would begin a line of its own.
+ */
 
 static u_char *
 ngx_http_vd_log_error(ngx_http_request_t *r, ngx_http_request_t *sr,
     u_char *buf, size_t len)
 {
-    u_char             *p;
-    ngx_http_vd_ctx_t  *ctx;
+    u_char               *p, *last;
+    ngx_http_vd_ctx_t    *ctx;
+    ngx_http_upstream_t  *u;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_vd_module);
 
@@ -484,10 +489,16 @@ ngx_http_vd_log_error(ngx_http_request_t *r, ngx_http_request_t *sr,
         return buf;
     }
 
-    p = ctx->log_handler(r, sr, buf, len);
+    last = buf + len;
+    p = ctx->log_handler(r, r, buf, len);
 
-    len -= p - buf;
+    u = sr->upstream;
 
-    return ngx_snprintf(p, len, ", delivery: \"%V\", output: \"%V\"",
+    if (u && u->peer.name) {
+        p = ngx_slprintf(p, last, ", upstream: \"%V%V%V\"", &u->schema,
+                         u->peer.name, &u->uri);
+    }
+
+    return ngx_slprintf(p, last, ", delivery: \"%V\", output: \"%V\"",
                         &ctx->id, &ctx->conf->output->id);
 }

@@ -41,7 +41,10 @@ static ngx_http_variable_t  ngx_http_vd_vars[] = {
       offsetof(ngx_http_vd_ctx_t, id), NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("vd_output"), NULL, ngx_http_vd_output_variable,
-      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
+      offsetof(ngx_http_vd_output_t, id), NGX_HTTP_VAR_NOCACHEABLE, 0 },
+
+    { ngx_string("vd_label"), NULL, ngx_http_vd_output_variable,
+      offsetof(ngx_http_vd_output_t, label), NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("vd_case"), NULL, ngx_http_vd_string_variable,
       offsetof(ngx_http_vd_ctx_t, case_id), NGX_HTTP_VAR_NOCACHEABLE, 0 },
@@ -132,7 +135,8 @@ ngx_http_vd_output_variable(ngx_http_request_t *r,
     ctx = ngx_http_vd_variable_ctx(r, v);
 
     if (ctx) {
-        ngx_http_vd_set_variable(v, &ctx->conf->output->id);
+        ngx_http_vd_set_variable(v, (ngx_str_t *)
+                                      ((char *) ctx->conf->output + data));
     }
 
     return NGX_OK;
