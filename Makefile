@@ -1,0 +1,232 @@
+# Copyright (C) The ngx_vd_module authors
+
+SHELL = /bin/bash -o pipefail
+
+# What to build for, run and test with; all of these can be set.
+
+NGINX        ?= /usr/sbin/nginx
+NGINX_SRC    ?= /usr/share/nginx/src
+TESTS        ?= t/*.t
+JOBS         ?= $(shell nproc)
+FUZZ_SECONDS ?= 10
+COMPAT       ?= bookworm trixie
+DESTDIR      ?=
+
+# The runner in t/lib takes the place of the real Test::Nginx if there is none.
+
+TEST_NGINX_LIB ?= $(shell perl -MTest::Nginx::Socket \
+	-e 'print $$INC{"Test/Nginx/Socket.pm"} =~ s,/Test/Nginx/Socket.pm,,r' \
+	2> /dev/null)
+
+BUILD_PACKAGES = dpkg-dev gcc libjansson-dev libpcre2-dev libssl-dev make \
+	nginx nginx-dev zlib1g-dev
+
+TEST_PACKAGES = black ca-certificates clang clang-tidy cppcheck curl jq \
+	libclang-rt-dev libcmocka-dev liblist-moreutils-perl \
+	libtest-base-perl libtest-longstring-perl libtext-diff-perl \
+	libwww-perl mypy openssl perl procps pyflakes3 python3 shellcheck \
+	valgrind
+
+MODULE  = build/ngx_http_vd_module.so
+NGX_C   = $(wildcard ngx_vd_module/ngx_http_vd_*.c)
+PLAIN_C = $(wildcard ngx_vd_module/vd_*.c)
+TEST_C  = $(wildcard t/unit/*.c t/fuzz/*.c)
+HEADERS = $(wildcard ngx_vd_module/*.h t/unit/*.h t/fuzz/*.h)
+UNIT    = $(patsubst t/%.c,build/%,$(wildcard t/unit/test_*.c))
+FUZZ    = $(patsubst t/%.c,build/%,$(wildcard t/fuzz/fuzz_*.c))
+
+# $(call files,INTERPRETER,SUFFIX): the scripts of a language.
+
+files = $(sort $(shell grep -rlIE '^\#!.*[/ ]($(1))\b' $(SOURCE_DIRS)) \
+	$(shell find $(SOURCE_DIRS) -name '$(2)'))
+SOURCE_DIRS = $(wildcard .ci bench build-aux demo sidecar t)
+
+
+# One after the other, whatever -j says: what is slow to build and to run is
+# parallel by itself, and tests of time want no rivals.
+
+.NOTPARALLEL:
+.PHONY: help build install demo test deps build-deps lint unit fuzz suites \
+	asan valgrind compat bench clean
+
+
+help:
+	@echo 'make build     $(MODULE) for the installed nginx,'
+	@echo '               or NGINX_SRC=DIR, a source tree of any nginx >= 1.22'
+	@echo 'make install   puts it where the installed nginx looks (DESTDIR=)'
+	@echo 'make demo      shows it at work'
+	@echo 'make test      what must pass: lint unit fuzz suites asan'
+	@echo
+	@echo 'make deps      installs the Debian packages that all this needs'
+	@echo 'make lint      style and static analysis of C, Python and shell'
+	@echo 'make unit      unit tests: the plain C parts, the helpers of the tests'
+	@echo 'make fuzz      fuzzes the plain C parts, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
+	@echo 'make suites    TESTS="$(TESTS)" against the installed nginx'
+	@echo 'make asan      the same, with AddressSanitizer and UBSan'
+	@echo 'make valgrind  the same, under valgrind'
+	@echo 'make compat    the same, with the nginx of COMPAT="$(COMPAT)"'
+	@echo 'make bench     compares it with what else could be done'
+	@echo 'make clean     removes build/'
+
+
+deps:
+	@build-aux/install-packages $(BUILD_PACKAGES) $(TEST_PACKAGES)
+
+build-deps:
+	@build-aux/install-packages $(BUILD_PACKAGES)
+
+
+# Replaced, never written into: a running nginx may have the old one mapped.
+
+build: build-deps
+	@build-aux/nginx-build $(NGINX_SRC) build/module modules
+	@install -C build/module/objs/$(notdir $(MODULE)) $(MODULE)
+
+
+test: deps lint unit fuzz suites asan
+
+
+# $(call prove,NGINX,MODULE) runs the suites.
+
+prove = TEST_NGINX_BINARY=$(abspath $(1)) \
+	TEST_NGINX_LOAD_MODULES=$(abspath $(2)) TEST_NGINX_RANDOMIZE=1 \
+	prove -j$(JOBS) $(addprefix -I,$(TEST_NGINX_LIB)) -It/lib $(TESTS)
+
+# $(call logged,DIR,COMMAND) runs it, and fails also if it left anything but
+# empty files in DIR, which any user may write to: workers are not root.
+
+logged = rm -rf $(1) && mkdir -m 1777 $(1) && { $(2); } && status=0 \
+	|| status=$$?; ! grep -rh . $(1) && exit $$status
+
+# $(call full-nginx,SOURCE,DIR,ARGUMENT...) is one to test with.
+
+full-nginx = build-aux/nginx-build $(1) $(2) 'binary modules' \
+	--with-compat --with-debug --with-threads --with-pcre-jit \
+	--with-http_addition_module --with-http_auth_request_module \
+	--with-http_realip_module --with-http_ssl_module \
+	--with-http_stub_status_module --with-http_sub_module \
+	--with-http_v2_module $(3)
+
+
+suites: deps build
+	@$(call prove,$(NGINX),$(MODULE))
+
+
+# With NGX_DEBUG_PALLOC each piece of a pool is an allocation of its own, so
+# that running over its end is seen.  The slow unwinder sees through OpenSSL.
+
+UNWIND   = fast_unwind_on_malloc=0,malloc_context_size=10
+SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=undefined
+
+asan: deps
+	@build-aux/nginx-source bookworm
+	@$(call full-nginx,build/src/bookworm,build/asan, \
+		--add-module=$(CURDIR) --with-cc=clang \
+		--with-cc-opt='-O1 -g -fno-omit-frame-pointer $(SANITIZE) \
+		-fsanitize-ignorelist=$(CURDIR)/build-aux/ubsan.ignore \
+		-DNGX_DEBUG_PALLOC=1' \
+		--with-ld-opt='$(SANITIZE) $(CURDIR)/build-aux/lsan.c')
+	@export ASAN_OPTIONS=$(UNWIND),log_path=$(CURDIR)/build/asan.log/report \
+		UBSAN_OPTIONS=print_stacktrace=1 \
+		LSAN_OPTIONS=print_suppressions=0; \
+	$(call logged,build/asan.log,$(call prove,build/asan/objs/nginx))
+
+
+# For what the sanitizers do not see: the use of what was never written.
+
+valgrind: deps
+	@build-aux/nginx-source bookworm
+	@$(call full-nginx,build/src/bookworm,build/valgrind, \
+		--add-module=$(CURDIR) \
+		--with-cc-opt='-O1 -g -DNGX_DEBUG_PALLOC=1')
+	@export TEST_NGINX_USE_VALGRIND='--vgdb=no --num-callers=30 \
+		--log-file=$(CURDIR)/build/valgrind.log/%p'; \
+	$(call logged,build/valgrind.log,$(call prove,build/valgrind/objs/nginx))
+
+
+compat: deps $(COMPAT:%=compat-%)
+
+compat-%: deps
+	@build-aux/nginx-source $*
+	@$(call full-nginx,build/src/$*,build/compat/$*, \
+		--add-dynamic-module=$(CURDIR))
+	@$(call prove,build/compat/$*/objs/nginx,\
+		build/compat/$*/objs/$(notdir $(MODULE)))
+
+
+# The plain C parts, without nginx: all their code with each test.
+
+WARNINGS = -std=gnu11 -Wall -Wextra -Werror
+LIBS     = -ljansson -lcrypto -lpcre2-8
+
+$(UNIT): build/%: t/%.c $(PLAIN_C) $(HEADERS)
+	@mkdir -p $(@D)
+	gcc -g -O1 $(WARNINGS) $(SANITIZE) -Ingx_vd_module -o $@ \
+		$< $(PLAIN_C) -lcmocka $(LIBS)
+
+$(FUZZ): build/%: t/%.c $(PLAIN_C) $(HEADERS)
+	@mkdir -p $(@D)
+	clang -g -O1 $(WARNINGS) $(SANITIZE) -fsanitize=fuzzer \
+		-Ingx_vd_module -o $@ $< $(PLAIN_C) $(LIBS)
+
+unit: deps $(UNIT)
+	@for test in $(UNIT); do $$test || exit; done
+	/usr/bin/python3 -m unittest demo/test_receiver.py
+	prove t/lib/selftest.t
+
+fuzz: deps $(FUZZ)
+	@for name in $(FUZZ:build/fuzz/fuzz_%=%); do \
+		build-aux/fuzz $$name $(FUZZ_SECONDS) || exit; \
+	done
+
+
+PYTHON = $(call files,python3,*.py)
+
+NGX_INCS = $(addprefix -Ibuild/module/,src/core src/event src/event/modules \
+	src/event/quic src/os/unix src/http src/http/modules src/http/v2 \
+	src/http/v3 objs)
+
+lint: deps build
+	build-aux/check-style $(NGX_C) $(PLAIN_C) $(TEST_C) $(HEADERS)
+	cppcheck --quiet --std=c11 --enable=warning,performance,portability \
+		--error-exitcode=1 $(NGX_C) $(PLAIN_C)
+	clang-tidy --quiet $(NGX_C) -- $(NGX_INCS)
+	clang-tidy --quiet $(PLAIN_C) -- $(WARNINGS)
+	black --quiet --check $(PYTHON)
+	pyflakes3 $(PYTHON)
+	for dir in $(sort $(dir $(PYTHON))); do \
+		mypy --strict --scripts-are-modules --cache-dir=build/mypy \
+			$$(tr ' ' '\n' <<< '$(PYTHON)' | grep "^$$dir[^/]*$$") \
+			|| exit; \
+	done
+	shellcheck $(call files,sh|bash,*.sh)
+
+
+demo: deps build
+	demo/run
+
+bench: deps build
+	bench/run
+
+
+# As Debian's own modules are installed: there is a snippet to load it, and a
+# link to the snippet enables it.
+
+MODULES_DIR = $(DESTDIR)/usr/lib/nginx/modules
+SNIPPET_DIR = /usr/share/nginx/modules-available
+ENABLED_DIR = $(DESTDIR)/etc/nginx/modules-enabled
+
+install: build
+	install -D -m 644 -t $(MODULES_DIR) $(MODULE)
+	install -d $(DESTDIR)$(SNIPPET_DIR) $(ENABLED_DIR)
+	echo 'load_module modules/$(notdir $(MODULE));' \
+		> $(DESTDIR)$(SNIPPET_DIR)/mod-http-vd.conf
+	ln -sfn $(SNIPPET_DIR)/mod-http-vd.conf \
+		$(ENABLED_DIR)/50-mod-http-vd.conf
+	@echo
+	@echo 'To take it into use: nginx -t && systemctl reload nginx'
+	@echo 'To take it out again: rm $(ENABLED_DIR)/50-mod-http-vd.conf'
+
+
+clean:
+	rm -rf build
