@@ -4,7 +4,7 @@ SHELL = /bin/bash -o pipefail
 
 # What to build for, run and test with; all of these can be set.
 
-NGINX        ?= /usr/sbin/nginx
+NGINX_BINARY ?= /usr/sbin/nginx
 NGINX_SRC    ?= /usr/share/nginx/src
 TESTS        ?= t/*.t
 JOBS         ?= $(shell nproc)
@@ -109,7 +109,7 @@ full-nginx = build-aux/nginx-build $(1) $(2) 'binary modules' \
 
 
 suites: deps build
-	@$(call prove,$(NGINX),$(MODULE))
+	@$(call prove,$(NGINX_BINARY),$(MODULE))
 
 
 # With NGX_DEBUG_PALLOC each piece of a pool is an allocation of its own, so
@@ -203,7 +203,7 @@ lint: deps build
 
 
 demo: deps build
-	demo/run
+	demo/run --nginx $(NGINX_BINARY)
 
 bench: deps build
 	bench/run

@@ -167,7 +167,7 @@ ngx_http_vd_output(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    ngx_str_null(&label);
+    ngx_str_set(&label, "");
 
     if (cf->args->nelts == 3) {
         label = value[2];
