@@ -70,10 +70,10 @@ ngx_http_vd_send_outcome(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
 static u_char *
 ngx_http_vd_write_string(u_char *p, const char *key, ngx_str_t *value)
 {
-    p = ngx_sprintf(p, "%s", key);
+    p = ngx_cpymem(p, key, ngx_strlen(key));
 
     if (value->len == 0) {
-        return ngx_sprintf(p, "null");
+        return ngx_cpymem(p, "null", 4);
     }
 
     *p++ = '"';
