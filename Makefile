@@ -25,12 +25,12 @@ TEST_PACKAGES = black ca-certificates clang clang-tidy cppcheck curl jq \
 	libclang-rt-dev libcmocka-dev liblist-moreutils-perl \
 	libtest-base-perl libtest-longstring-perl libtext-diff-perl \
 	libwww-perl mypy openssl perl procps pyflakes3 python3 shellcheck \
-	valgrind
+	valgrind wrk
 
 MODULE  = build/ngx_http_vd_module.so
 NGX_C   = $(wildcard ngx_vd_module/ngx_http_vd_*.c)
 PLAIN_C = $(wildcard ngx_vd_module/vd_*.c)
-TEST_C  = $(wildcard t/unit/*.c t/fuzz/*.c)
+TEST_C  = $(wildcard t/unit/*.c t/fuzz/*.c bench/*.c)
 HEADERS = $(wildcard ngx_vd_module/*.h t/unit/*.h t/fuzz/*.h)
 UNIT    = $(patsubst t/%.c,build/%,$(wildcard t/unit/test_*.c))
 FUZZ    = $(patsubst t/%.c,build/%,$(wildcard t/fuzz/fuzz_*.c))
@@ -206,7 +206,7 @@ demo: deps build
 	demo/run --nginx $(NGINX_BINARY)
 
 bench: deps build
-	bench/run
+	bench/run $(BENCH)
 
 
 # As Debian's own modules are installed: there is a snippet to load it, and a

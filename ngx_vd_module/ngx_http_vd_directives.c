@@ -12,10 +12,15 @@
 #define NGX_HTTP_VD_TICKET_MAX_MAX   4096
 
 
-static ngx_int_t ngx_http_vd_parse_target(ngx_conf_t *cf,
+static char *ngx_http_vd_parse_target(ngx_conf_t *cf,
     ngx_http_vd_loc_conf_t *conf, ngx_str_t *url);
+static char *ngx_http_vd_set_target(ngx_conf_t *cf,
+    ngx_http_vd_loc_conf_t *conf, ngx_url_t *u);
+static ngx_http_vd_output_t *ngx_http_vd_find_output(ngx_conf_t *cf,
+    ngx_str_t *id);
+static ngx_http_vd_output_t *ngx_http_vd_add_output(ngx_conf_t *cf,
+    ngx_str_t *id, ngx_str_t *label);
 static ngx_int_t ngx_http_vd_printable(ngx_str_t *text);
-static ngx_int_t ngx_http_vd_token(ngx_str_t *name);
 static ngx_int_t ngx_http_vd_ticket_option(ngx_conf_t *cf,
     ngx_str_t *value, size_t *max, ngx_str_t *pattern);
 
@@ -25,6 +30,7 @@ ngx_http_vd_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_vd_loc_conf_t *vlcf = conf;
 
+    char                      *rv;
     ngx_str_t                 *value;
     ngx_http_core_loc_conf_t  *clcf;
 
@@ -45,8 +51,10 @@ ngx_http_vd_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     vlcf->file = cf->conf_file->file.name.data;
     vlcf->line = cf->conf_file->line;
 
-    if (ngx_http_vd_parse_target(cf, vlcf, &value[1]) != NGX_OK) {
-        return NGX_CONF_ERROR;
+    rv = ngx_http_vd_parse_target(cf, vlcf, &value[1]);
+
+    if (rv != NGX_CONF_OK) {
+        return rv;
     }
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
@@ -56,13 +64,12 @@ ngx_http_vd_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 }
 
 
-static ngx_int_t
+static char *
 ngx_http_vd_parse_target(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf,
     ngx_str_t *url)
 {
-    size_t      i;
-    u_char     *p;
-    ngx_url_t   u;
+    size_t     i;
+    ngx_url_t  u;
 
     ngx_memzero(&u, sizeof(ngx_url_t));
 
@@ -84,7 +91,7 @@ ngx_http_vd_parse_target(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf,
                            "invalid URL \"%V\" in \"vd_pass\" directive, "
                            "it must begin with \"http://\" or \"https://\"",
                            url);
-        return NGX_ERROR;
+        return NGX_CONF_ERROR;
     }
 
     for (i = 0; i < url->len; i++) {
@@ -95,7 +102,7 @@ ngx_http_vd_parse_target(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf,
                                "invalid URL \"%V\" in \"vd_pass\" directive, "
                                "it must not contain spaces, control or "
                                "non-ASCII characters, or \"#\"", url);
-            return NGX_ERROR;
+            return NGX_CONF_ERROR;
         }
     }
 
@@ -104,42 +111,59 @@ ngx_http_vd_parse_target(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf,
     u.uri_part = 1;
     u.no_resolve = 1;
 
-    conf->origin = ngx_http_upstream_add(cf, &u, 0);
-    if (conf->origin == NULL) {
-        return NGX_ERROR;
+    /* the URL is not logged: a password may stand there */
+    if (u.url.data[strcspn((char *) u.url.data, "@/?")] == '@') {
+        return "must not contain a user, "
+               "\"vd_set_header Authorization\" sends one";
     }
 
-    if (u.family == AF_UNIX) {
+    return ngx_http_vd_set_target(cf, conf, &u);
+}
+
+
+static char *
+ngx_http_vd_set_target(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf,
+    ngx_url_t *u)
+{
+    u_char  *p;
+
+    conf->origin = ngx_http_upstream_add(cf, u, 0);
+    if (conf->origin == NULL) {
+        return "needs a host, an address, \"unix:\" and a path, or the name "
+               "of an upstream behind \"http://\" or \"https://\"";
+    }
+
+    if (u->family == AF_UNIX) {
         ngx_str_set(&conf->host, "localhost");
 
     } else {
-        conf->host = u.host;
+        conf->host = u->host;
 
-        if (!u.no_port && u.port != u.default_port) {
-            conf->host.len += 1 + u.port_text.len;
+        if (!u->no_port && u->port != u->default_port) {
+            conf->host.len += 1 + u->port_text.len;
         }
     }
 
-    if (u.uri.len == 0) {
+    if (u->uri.len == 0) {
         ngx_str_set(&conf->uri, "/");
-        return NGX_OK;
+        return NGX_CONF_OK;
     }
 
-    conf->uri = u.uri;
+    conf->uri = u->uri;
 
-    if (u.uri.data[0] == '?') {
-        conf->uri.len = u.uri.len + 1;
+    if (u->uri.data[0] == '?') {
+        conf->uri.len = u->uri.len + 1;
         conf->uri.data = ngx_pnalloc(cf->pool, conf->uri.len);
         if (conf->uri.data == NULL) {
-            return NGX_ERROR;
+            return NGX_CONF_ERROR;
         }
 
         p = conf->uri.data;
         *p++ = '/';
-        ngx_memcpy(p, u.uri.data, u.uri.len);
+        ngx_memcpy(p, u->uri.data, u->uri.len);
     }
 
-    return NGX_OK;
+    return NGX_CONF_OK;
 }
 
 
@@ -148,10 +172,8 @@ ngx_http_vd_output(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 {
     ngx_http_vd_loc_conf_t *vlcf = conf;
 
-    ngx_str_t                 *value, label;
-    ngx_uint_t                 i;
-    ngx_http_vd_output_t      *output, **outputp;
-    ngx_http_vd_main_conf_t   *vmcf;
+    ngx_str_t             *value, label;
+    ngx_http_vd_output_t  *output;
 
     if (vlcf->output) {
         return "is duplicate";
@@ -185,135 +207,81 @@ ngx_http_vd_output(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         vlcf->line = cf->conf_file->line;
     }
 
-    vmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_vd_module);
+    output = ngx_http_vd_find_output(cf, &value[1]);
 
-    outputp = vmcf->outputs.elts;
-
-    for (i = 0; i < vmcf->outputs.nelts; i++) {
-        output = outputp[i];
-
-        if (output->id.len != value[1].len
-            || ngx_memcmp(output->id.data, value[1].data, value[1].len) != 0)
-        {
-            continue;
-        }
-
-        if (output->label.len != label.len
-            || ngx_memcmp(output->label.data, label.data, label.len) != 0)
-        {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "\"vd_output\" \"%V\" has the label \"%V\" "
-                               "here, but \"%V\" in %s:%ui", &value[1],
-                               &label, &output->label, output->file,
-                               output->line);
+    if (output == NULL) {
+        output = ngx_http_vd_add_output(cf, &value[1], &label);
+        if (output == NULL) {
             return NGX_CONF_ERROR;
         }
 
-        vlcf->output = output;
-        return NGX_CONF_OK;
-    }
-
-    output = ngx_palloc(cf->pool, sizeof(ngx_http_vd_output_t));
-    if (output == NULL) {
+    } else if (output->label.len != label.len
+               || ngx_memcmp(output->label.data, label.data, label.len) != 0)
+    {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"vd_output\" \"%V\" has the label \"%V\" here, "
+                           "but \"%V\" in %s:%ui, give both the same label "
+                           "or different ids", &value[1], &label,
+                           &output->label, output->file, output->line);
         return NGX_CONF_ERROR;
     }
 
-    output->id = value[1];
-    output->label = label;
-    output->file = cf->conf_file->file.name.data;
-    output->line = cf->conf_file->line;
-
-    outputp = ngx_array_push(&vmcf->outputs);
-    if (outputp == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    *outputp = output;
     vlcf->output = output;
 
     return NGX_CONF_OK;
 }
 
 
-char *
-ngx_http_vd_signature(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+static ngx_http_vd_output_t *
+ngx_http_vd_find_output(ngx_conf_t *cf, ngx_str_t *id)
 {
-    ngx_http_vd_loc_conf_t *vlcf = conf;
-
-    ngx_str_t                *value, header;
     ngx_uint_t                i;
-    const vd_scheme_t        *scheme;
-    ngx_http_vd_signature_t  *signature;
+    ngx_http_vd_output_t    **output;
+    ngx_http_vd_main_conf_t  *vmcf;
 
-    value = cf->args->elts;
+    vmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_vd_module);
 
-    scheme = vd_scheme_find(value[1].data, value[1].len);
+    output = vmcf->outputs.elts;
 
-    if (scheme == NULL) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid scheme \"%V\" in \"vd_signature\" "
-                           "directive, it must be \"standard\", \"github\", "
-                           "\"hex\", \"base64\", \"stripe\" or \"slack\"",
-                           &value[1]);
-        return NGX_CONF_ERROR;
-    }
+    for (i = 0; i < vmcf->outputs.nelts; i++) {
 
-    header.data = (u_char *) scheme->header;
-    header.len = ngx_strlen(scheme->header);
-
-    if (cf->args->nelts == 3) {
-        header = value[2];
-    }
-
-    if (ngx_http_vd_token(&header) != NGX_OK) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid header \"%V\" in \"vd_signature\" "
-                           "directive, it must be a header's name", &header);
-        return NGX_CONF_ERROR;
-    }
-
-    if (ngx_http_vd_own_header(NULL, &header)) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "the \"vd_signature\" directive cannot use "
-                           "the header \"%V\"", &header);
-        return NGX_CONF_ERROR;
-    }
-
-    if (vlcf->signatures == NULL) {
-        vlcf->signatures = ngx_array_create(cf->pool, 2,
-                                            sizeof(ngx_http_vd_signature_t));
-        if (vlcf->signatures == NULL) {
-            return NGX_CONF_ERROR;
-        }
-    }
-
-    signature = vlcf->signatures->elts;
-
-    for (i = 0; i < vlcf->signatures->nelts; i++) {
-
-        if (signature[i].header.len == header.len
-            && ngx_strncasecmp(signature[i].header.data, header.data,
-                               header.len)
-               == 0)
+        if (output[i]->id.len == id->len
+            && ngx_memcmp(output[i]->id.data, id->data, id->len) == 0)
         {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "another \"vd_signature\" directive uses "
-                               "the header \"%V\" already, name a different "
-                               "one as the second parameter", &header);
-            return NGX_CONF_ERROR;
+            return output[i];
         }
     }
 
-    signature = ngx_array_push(vlcf->signatures);
-    if (signature == NULL) {
-        return NGX_CONF_ERROR;
+    return NULL;
+}
+
+
+static ngx_http_vd_output_t *
+ngx_http_vd_add_output(ngx_conf_t *cf, ngx_str_t *id, ngx_str_t *label)
+{
+    ngx_http_vd_output_t     *output, **outputp;
+    ngx_http_vd_main_conf_t  *vmcf;
+
+    output = ngx_palloc(cf->pool, sizeof(ngx_http_vd_output_t));
+    if (output == NULL) {
+        return NULL;
     }
 
-    signature->scheme = scheme;
-    signature->signer = NULL;
-    signature->header = header;
+    output->id = *id;
+    output->label = *label;
+    output->file = cf->conf_file->file.name.data;
+    output->line = cf->conf_file->line;
 
-    return NGX_CONF_OK;
+    vmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_vd_module);
+
+    outputp = ngx_array_push(&vmcf->outputs);
+    if (outputp == NULL) {
+        return NULL;
+    }
+
+    *outputp = output;
+
+    return output;
 }
 
 
@@ -334,31 +302,34 @@ ngx_http_vd_ticket_id(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     value = cf->args->elts;
-    max = NGX_HTTP_VD_TICKET_MAX;
+    max = 0;
     ngx_str_null(&pattern);
     paths = 0;
-
-    for (i = 1; i < cf->args->nelts; i++) {
-        if (ngx_http_vd_ticket_option(cf, &value[i], &max, &pattern)
-            == NGX_ERROR)
-        {
-            return NGX_CONF_ERROR;
-        }
-    }
-
-    vlcf->ticket_max = max;
-    vlcf->ticket = ngx_http_vd_create_ticket(cf, max);
-    if (vlcf->ticket == NULL) {
-        return NGX_CONF_ERROR;
-    }
 
     for (i = 1; i < cf->args->nelts; i++) {
 
         rc = ngx_http_vd_ticket_option(cf, &value[i], &max, &pattern);
 
-        if (rc == NGX_OK) {
-            continue;
+        if (rc == NGX_ERROR) {
+            return NGX_CONF_ERROR;
         }
+
+        if (rc == NGX_DECLINED) {
+            value[++paths] = value[i];
+        }
+    }
+
+    if (paths == 0) {
+        return "needs at least one path, such as \"ticket_id\"";
+    }
+
+    vlcf->ticket_max = max ? max : NGX_HTTP_VD_TICKET_MAX;
+    vlcf->ticket = ngx_http_vd_create_ticket(cf, vlcf->ticket_max);
+    if (vlcf->ticket == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    for (i = 1; i <= paths; i++) {
 
         reason = vd_ticket_add_path(vlcf->ticket, value[i].data, value[i].len);
 
@@ -368,12 +339,6 @@ ngx_http_vd_ticket_id(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
                                "directive: %s", &value[i], reason);
             return NGX_CONF_ERROR;
         }
-
-        paths++;
-    }
-
-    if (paths == 0) {
-        return "needs at least one path, such as \"ticket_id\"";
     }
 
     if (pattern.len
@@ -410,11 +375,19 @@ ngx_http_vd_ticket_option(ngx_conf_t *cf, ngx_str_t *value, size_t *max,
             return NGX_ERROR;
         }
 
+        if (*max) {
+            goto duplicate;
+        }
+
         *max = n;
         return NGX_OK;
     }
 
     if (ngx_strncmp(value->data, "pattern=", 8) == 0) {
+        if (pattern->len) {
+            goto duplicate;
+        }
+
         pattern->data = value->data + 8;
         pattern->len = value->len - 8;
 
@@ -428,70 +401,14 @@ ngx_http_vd_ticket_option(ngx_conf_t *cf, ngx_str_t *value, size_t *max,
     }
 
     return NGX_DECLINED;
-}
 
+duplicate:
 
-char *
-ngx_http_vd_set_header(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_http_vd_loc_conf_t *vlcf = conf;
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "duplicate parameter \"%V\" in \"vd_ticket_id\" "
+                       "directive", value);
 
-    ngx_str_t                         *value;
-    ngx_uint_t                         i;
-    ngx_http_vd_header_t              *header;
-    ngx_http_compile_complex_value_t   ccv;
-
-    value = cf->args->elts;
-
-    if (ngx_http_vd_token(&value[1]) != NGX_OK) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid name \"%V\" in \"vd_set_header\" "
-                           "directive, it must be a header's name", &value[1]);
-        return NGX_CONF_ERROR;
-    }
-
-    if (vlcf->headers == NULL) {
-        vlcf->headers = ngx_array_create(cf->pool, 4,
-                                         sizeof(ngx_http_vd_header_t));
-        if (vlcf->headers == NULL) {
-            return NGX_CONF_ERROR;
-        }
-    }
-
-    header = vlcf->headers->elts;
-
-    for (i = 0; i < vlcf->headers->nelts; i++) {
-
-        if (header[i].name.len == value[1].len
-            && ngx_strncasecmp(header[i].name.data, value[1].data,
-                               value[1].len)
-               == 0)
-        {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "duplicate header \"%V\" in \"vd_set_header\" "
-                               "directive", &value[1]);
-            return NGX_CONF_ERROR;
-        }
-    }
-
-    header = ngx_array_push(vlcf->headers);
-    if (header == NULL) {
-        return NGX_CONF_ERROR;
-    }
-
-    header->name = value[1];
-
-    ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
-
-    ccv.cf = cf;
-    ccv.value = &value[2];
-    ccv.complex_value = &header->value;
-
-    if (ngx_http_compile_complex_value(&ccv) != NGX_OK) {
-        return NGX_CONF_ERROR;
-    }
-
-    return NGX_CONF_OK;
+    return NGX_ERROR;
 }
 
 
@@ -510,32 +427,6 @@ ngx_http_vd_printable(ngx_str_t *text)
         ch = (*p < 0x80) ? *p++ : ngx_utf8_decode(&p, last - p);
 
         if (ch > 0x10ffff || ch < 0x20 || (ch >= 0x7f && ch < 0xa0)) {
-            return NGX_ERROR;
-        }
-    }
-
-    return NGX_OK;
-}
-
-
-/* A header's name: a token of RFC 9110, 5.6.2 */
-
-static ngx_int_t
-ngx_http_vd_token(ngx_str_t *name)
-{
-    size_t  i;
-    u_char  ch;
-
-    if (name->len == 0) {
-        return NGX_ERROR;
-    }
-
-    for (i = 0; i < name->len; i++) {
-        ch = name->data[i];
-
-        if (ch <= 0x20 || ch >= 0x7f
-            || ngx_strchr("()<>@,;:\\\"/[]?={}", ch) != NULL)
-        {
             return NGX_ERROR;
         }
     }

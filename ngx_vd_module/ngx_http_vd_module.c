@@ -10,11 +10,25 @@
 
 
 static ngx_int_t ngx_http_vd_init_module(ngx_cycle_t *cycle);
-static char *ngx_http_vd_timeout_check(ngx_conf_t *cf, void *post, void *data);
+static char *ngx_http_vd_set_value(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_http_vd_set_bitmask(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_http_vd_set_bind(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_http_vd_check_timeout(ngx_conf_t *cf, void *post, void *data);
+static char *ngx_http_vd_check_size(ngx_conf_t *cf, void *post, void *data);
+static char *ngx_http_vd_check_trusted(ngx_conf_t *cf, void *post, void *data);
 
 
 static ngx_conf_post_t  ngx_http_vd_timeout_post =
-    { ngx_http_vd_timeout_check };
+    { ngx_http_vd_check_timeout };
+
+static ngx_conf_post_t  ngx_http_vd_size_post =
+    { ngx_http_vd_check_size };
+
+static ngx_conf_post_t  ngx_http_vd_trusted_post =
+    { ngx_http_vd_check_trusted };
 
 
 static ngx_conf_bitmask_t  ngx_http_vd_next_upstream_masks[] = {
@@ -61,7 +75,7 @@ static ngx_command_t  ngx_http_vd_commands[] = {
 
     { ngx_string("vd_case"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_http_set_complex_value_slot,
+      ngx_http_vd_set_value,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_vd_loc_conf_t, case_value),
       NULL },
@@ -134,11 +148,11 @@ static ngx_command_t  ngx_http_vd_commands[] = {
       ngx_conf_set_size_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_vd_loc_conf_t, max_response_size),
-      NULL },
+      &ngx_http_vd_size_post },
 
     { ngx_string("vd_bind"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE12,
-      ngx_http_upstream_bind_set_slot,
+      ngx_http_vd_set_bind,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_vd_loc_conf_t, upstream.local),
       NULL },
@@ -152,7 +166,7 @@ static ngx_command_t  ngx_http_vd_commands[] = {
 
     { ngx_string("vd_next_upstream"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
-      ngx_conf_set_bitmask_slot,
+      ngx_http_vd_set_bitmask,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_vd_loc_conf_t, upstream.next_upstream),
       &ngx_http_vd_next_upstream_masks },
@@ -190,7 +204,7 @@ static ngx_command_t  ngx_http_vd_commands[] = {
       ngx_conf_set_str_slot,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_vd_loc_conf_t, ssl_trusted_certificate),
-      NULL },
+      &ngx_http_vd_trusted_post },
 
     { ngx_string("vd_ssl_crl"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
@@ -208,14 +222,14 @@ static ngx_command_t  ngx_http_vd_commands[] = {
 
     { ngx_string("vd_ssl_name"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_http_vd_ssl_name,
+      ngx_http_vd_ssl_value,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_vd_loc_conf_t, upstream.ssl_name),
       NULL },
 
     { ngx_string("vd_ssl_protocols"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
-      ngx_conf_set_bitmask_slot,
+      ngx_http_vd_set_bitmask,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_vd_loc_conf_t, ssl_protocols),
       &ngx_http_vd_ssl_protocols },
@@ -236,14 +250,14 @@ static ngx_command_t  ngx_http_vd_commands[] = {
 
     { ngx_string("vd_ssl_certificate"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_http_set_complex_value_zero_slot,
+      ngx_http_vd_ssl_value,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_vd_loc_conf_t, upstream.ssl_certificate),
       NULL },
 
     { ngx_string("vd_ssl_certificate_key"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
-      ngx_http_set_complex_value_zero_slot,
+      ngx_http_vd_ssl_value,
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_vd_loc_conf_t, upstream.ssl_certificate_key),
       NULL },
@@ -311,14 +325,94 @@ ngx_http_vd_init_module(ngx_cycle_t *cycle)
 }
 
 
+/*
+ * Some of nginx's own functions do not name the directive in what they log;
+ * nginx does so with what is returned here.
+ */
+
 static char *
-ngx_http_vd_timeout_check(ngx_conf_t *cf, void *post, void *data)
+ngx_http_vd_set_value(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    char  *rv;
+
+    rv = ngx_http_set_complex_value_slot(cf, cmd, conf);
+
+    return (rv == NGX_CONF_ERROR) ? "has an invalid variable" : rv;
+}
+
+
+static char *
+ngx_http_vd_set_bitmask(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    char                *rv;
+    size_t               len;
+    u_char              *p, *text;
+    ngx_conf_bitmask_t  *mask;
+
+    rv = ngx_conf_set_bitmask_slot(cf, cmd, conf);
+
+    if (rv != NGX_CONF_ERROR) {
+        return rv;
+    }
+
+    len = sizeof("takes only");
+
+    for (mask = cmd->post; mask->name.len; mask++) {
+        len += mask->name.len + sizeof(" \"\",") - 1;
+    }
+
+    text = ngx_pnalloc(cf->temp_pool, len);
+    if (text == NULL) {
+        return NGX_CONF_ERROR;
+    }
+
+    p = ngx_sprintf(text, "takes only");
+
+    for (mask = cmd->post; mask->name.len; mask++) {
+        p = ngx_sprintf(p, " \"%V\",", &mask->name);
+    }
+
+    /* over the last comma */
+    *--p = '\0';
+
+    return (char *) text;
+}
+
+
+static char *
+ngx_http_vd_set_bind(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    char  *rv;
+
+    rv = ngx_http_upstream_bind_set_slot(cf, cmd, conf);
+
+    return (rv == NGX_CONF_ERROR)
+           ? "must be \"ADDRESS[:PORT] [transparent]\" or \"off\"" : rv;
+}
+
+
+static char *
+ngx_http_vd_check_timeout(ngx_conf_t *cf, void *post, void *data)
 {
     ngx_msec_t  *timeout = data;
 
-    if (*timeout == 0) {
-        return "must not be zero";
-    }
+    return (*timeout == 0) ? "must not be zero" : NGX_CONF_OK;
+}
 
-    return NGX_CONF_OK;
+
+static char *
+ngx_http_vd_check_size(ngx_conf_t *cf, void *post, void *data)
+{
+    size_t  *size = data;
+
+    return (*size == 0) ? "must not be zero" : NGX_CONF_OK;
+}
+
+
+static char *
+ngx_http_vd_check_trusted(ngx_conf_t *cf, void *post, void *data)
+{
+    ngx_str_t  *file = data;
+
+    return (file->len == 0) ? "must be a file or \"system\"" : NGX_CONF_OK;
 }

@@ -179,9 +179,18 @@ vd_ticket_t *ngx_http_vd_create_ticket(ngx_conf_t *cf, size_t max);
 
 char *ngx_http_vd_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_vd_output(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
-char *ngx_http_vd_signature(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_vd_ticket_id(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+/* ngx_http_vd_headers.c */
+
+char *ngx_http_vd_signature(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_vd_set_header(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+/*
+ * NGX_ERROR if a header's value holds a control character: it must not begin
+ * another line.
+ */
+ngx_int_t ngx_http_vd_header_value(ngx_str_t *value);
 
 /* ngx_http_vd_secret.c */
 
@@ -191,7 +200,7 @@ ngx_int_t ngx_http_vd_init_signers(ngx_conf_t *cf,
 
 /* ngx_http_vd_ssl.c */
 
-char *ngx_http_vd_ssl_name(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+char *ngx_http_vd_ssl_value(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_vd_ssl_password_file(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 ngx_int_t ngx_http_vd_merge_ssl(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *prev,

@@ -17,6 +17,8 @@
 
 static ngx_int_t ngx_http_vd_read_secret(ngx_conf_t *cf, ngx_str_t *file,
     u_char *buf, size_t *len);
+static ngx_int_t ngx_http_vd_check_secret_file(ngx_conf_t *cf,
+    ngx_str_t *file, ngx_fd_t fd);
 static ngx_int_t ngx_http_vd_make_keys(ngx_conf_t *cf,
     ngx_http_vd_secret_t *secret, u_char *buf, size_t len);
 static vd_key_t *ngx_http_vd_create_key(ngx_conf_t *cf, u_char *data,
@@ -78,11 +80,12 @@ static ngx_int_t
 ngx_http_vd_read_secret(ngx_conf_t *cf, ngx_str_t *file, u_char *buf,
     size_t *len)
 {
-    ssize_t          n;
-    ngx_fd_t         fd;
-    ngx_file_info_t  fi;
+    ssize_t   n;
+    ngx_fd_t  fd;
 
-    fd = ngx_open_file(file->data, NGX_FILE_RDONLY, NGX_FILE_OPEN, 0);
+    /* a FIFO is to be refused, not to be waited for */
+    fd = ngx_open_file(file->data, NGX_FILE_RDONLY|NGX_FILE_NONBLOCK,
+                       NGX_FILE_OPEN, 0);
 
     if (fd == NGX_INVALID_FILE) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
@@ -91,35 +94,33 @@ ngx_http_vd_read_secret(ngx_conf_t *cf, ngx_str_t *file, u_char *buf,
         return NGX_ERROR;
     }
 
-    if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
-                           "\"vd_secret_file\" " ngx_fd_info_n
-                           " \"%V\" failed", file);
-        n = NGX_ERROR;
-        goto done;
+    n = -1;
+
+    if (ngx_http_vd_check_secret_file(cf, file, fd) == NGX_OK) {
+
+        n = ngx_read_fd(fd, buf, NGX_HTTP_VD_SECRET_MAX + 1);
+
+        if (n == -1) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
+                               "\"vd_secret_file\" " ngx_read_fd_n
+                               " \"%V\" failed", file);
+        }
     }
 
-    if (ngx_file_access(&fi) & S_IROTH) {
-        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
-                           "\"vd_secret_file\" \"%V\" is readable by others, "
-                           "\"chmod o= %V\" mends it", file, file);
+    if (ngx_close_file(fd) == NGX_FILE_ERROR) {
+        ngx_conf_log_error(NGX_LOG_ALERT, cf, ngx_errno,
+                           ngx_close_file_n " \"%V\" failed", file);
     }
-
-    n = ngx_read_fd(fd, buf, NGX_HTTP_VD_SECRET_MAX + 1);
 
     if (n == -1) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
-                           "\"vd_secret_file\" " ngx_read_fd_n
-                           " \"%V\" failed", file);
-        goto done;
+        return NGX_ERROR;
     }
 
     if (n > NGX_HTTP_VD_SECRET_MAX) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"vd_secret_file\" \"%V\" is longer than %d bytes",
                            file, NGX_HTTP_VD_SECRET_MAX);
-        n = NGX_ERROR;
-        goto done;
+        return NGX_ERROR;
     }
 
     if (n && buf[n - 1] == LF) {
@@ -134,20 +135,41 @@ ngx_http_vd_read_secret(ngx_conf_t *cf, ngx_str_t *file, u_char *buf,
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "\"vd_secret_file\" \"%V\" is empty, "
                            "it must hold a secret", file);
-        n = NGX_ERROR;
-        goto done;
+        return NGX_ERROR;
     }
 
     *len = n;
 
-done:
+    return NGX_OK;
+}
 
-    if (ngx_close_file(fd) == NGX_FILE_ERROR) {
-        ngx_conf_log_error(NGX_LOG_ALERT, cf, ngx_errno,
-                           ngx_close_file_n " \"%V\" failed", file);
+
+static ngx_int_t
+ngx_http_vd_check_secret_file(ngx_conf_t *cf, ngx_str_t *file, ngx_fd_t fd)
+{
+    ngx_file_info_t  fi;
+
+    if (ngx_fd_info(fd, &fi) == NGX_FILE_ERROR) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno,
+                           "\"vd_secret_file\" " ngx_fd_info_n
+                           " \"%V\" failed", file);
+        return NGX_ERROR;
     }
 
-    return (n == -1) ? NGX_ERROR : NGX_OK;
+    if (!ngx_is_file(&fi)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"vd_secret_file\" \"%V\" is not a regular file",
+                           file);
+        return NGX_ERROR;
+    }
+
+    if (ngx_file_access(&fi) & S_IROTH) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"vd_secret_file\" \"%V\" is readable by others, "
+                           "\"chmod o= %V\" mends it", file, file);
+    }
+
+    return NGX_OK;
 }
 
 
@@ -286,8 +308,10 @@ ngx_http_vd_create_signer(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf,
         if (keys[i] == NULL) {
             ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                           "\"vd_secret_file\" \"%V\" begins with \"whsec_\", "
-                          "but what follows is not base64",
-                          &secret[i].file);
+                          "but what follows is not base64, as the scheme "
+                          "\"standard\" needs it, for the \"vd_pass\" "
+                          "directive in %s:%ui",
+                          &secret[i].file, conf->file, conf->line);
             return NULL;
         }
     }

@@ -20,6 +20,8 @@ static ngx_int_t ngx_http_vd_ssl_identity(ngx_conf_t *cf,
     ngx_http_vd_loc_conf_t *conf);
 static ngx_int_t ngx_http_vd_ssl_trust(ngx_conf_t *cf,
     ngx_http_vd_loc_conf_t *conf);
+static ngx_int_t ngx_http_vd_ssl_failed(ngx_conf_t *cf,
+    ngx_http_vd_loc_conf_t *conf, const char *directive);
 static ngx_int_t ngx_http_vd_ssl_system_store(ngx_conf_t *cf,
     ngx_http_vd_loc_conf_t *conf);
 static void ngx_http_vd_ssl_info(const ngx_ssl_conn_t *ssl_conn, int where,
@@ -29,28 +31,24 @@ static ngx_http_vd_session_t *ngx_http_vd_find_session(
 static void ngx_http_vd_free_sessions(void *data);
 
 
-char *
-ngx_http_vd_ssl_name(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
-{
-    ngx_http_vd_loc_conf_t *vlcf = conf;
+/* Neither a file's name nor a receiver's comes from a request. */
 
+char *
+ngx_http_vd_ssl_value(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
     ngx_str_t  *value;
 
     value = cf->args->elts;
 
     if (ngx_http_script_variables_count(&value[1])) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "variables in \"vd_ssl_name\" \"%V\" are not "
-                           "supported, whom a receiver must prove to be does "
-                           "not depend on the request", &value[1]);
+                           "variables in \"%V\" \"%V\" are not supported, "
+                           "proof of identity does not depend on the request",
+                           &cmd->name, &value[1]);
         return NGX_CONF_ERROR;
     }
 
-    if (vlcf->upstream.ssl_name != NGX_CONF_UNSET_PTR) {
-        return "is duplicate";
-    }
-
-    return ngx_http_set_complex_value_slot(cf, cmd, conf);
+    return ngx_http_set_complex_value_zero_slot(cf, cmd, conf);
 }
 
 
@@ -69,7 +67,11 @@ ngx_http_vd_ssl_password_file(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     vlcf->upstream.ssl_passwords = ngx_ssl_read_password_file(cf, &value[1]);
 
-    return vlcf->upstream.ssl_passwords ? NGX_CONF_OK : NGX_CONF_ERROR;
+    if (vlcf->upstream.ssl_passwords == NULL) {
+        return "needs a file of passwords, one a line";
+    }
+
+    return NGX_CONF_OK;
 }
 
 
@@ -194,15 +196,21 @@ ngx_http_vd_create_ssl(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf)
 
     SSL_CTX_set_info_callback(ssl->ctx, ngx_http_vd_ssl_info);
 
-    if (ngx_ssl_ciphers(cf, ssl, &conf->ssl_ciphers, 0) != NGX_OK
-        || ngx_http_vd_ssl_identity(cf, conf) != NGX_OK
+    if (ngx_ssl_ciphers(cf, ssl, &conf->ssl_ciphers, 0) != NGX_OK) {
+        return ngx_http_vd_ssl_failed(cf, conf, "vd_ssl_ciphers");
+    }
+
+    if (ngx_http_vd_ssl_identity(cf, conf) != NGX_OK
         || ngx_http_vd_ssl_trust(cf, conf) != NGX_OK
         || ngx_ssl_client_session_cache(cf, ssl,
                                         conf->upstream.ssl_session_reuse)
-           != NGX_OK
-        || ngx_ssl_conf_commands(cf, ssl, conf->ssl_conf_commands) != NGX_OK)
+           != NGX_OK)
     {
         return NGX_ERROR;
+    }
+
+    if (ngx_ssl_conf_commands(cf, ssl, conf->ssl_conf_commands) != NGX_OK) {
+        return ngx_http_vd_ssl_failed(cf, conf, "vd_ssl_conf_command");
     }
 
     return NGX_OK;
@@ -226,20 +234,21 @@ ngx_http_vd_ssl_identity(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf)
     if (key == NULL) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "no \"vd_ssl_certificate_key\" is defined "
-                      "for certificate \"%V\"", &certificate->value);
+                      "for \"vd_ssl_certificate\" \"%V\" of "
+                      "the \"vd_pass\" directive in %s:%ui",
+                      &certificate->value, conf->file, conf->line);
         return NGX_ERROR;
     }
 
-    if (certificate->lengths || key->lengths) {
-        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "variables in \"vd_ssl_certificate\" \"%V\" and "
-                      "\"vd_ssl_certificate_key\" are not supported",
-                      &certificate->value);
-        return NGX_ERROR;
+    if (ngx_ssl_certificate(cf, conf->upstream.ssl, &certificate->value,
+                            &key->value, conf->upstream.ssl_passwords)
+        != NGX_OK)
+    {
+        return ngx_http_vd_ssl_failed(cf, conf, "vd_ssl_certificate\" or "
+                                                "\"vd_ssl_certificate_key");
     }
 
-    return ngx_ssl_certificate(cf, conf->upstream.ssl, &certificate->value,
-                               &key->value, conf->upstream.ssl_passwords);
+    return NGX_OK;
 }
 
 
@@ -248,6 +257,7 @@ ngx_http_vd_ssl_identity(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf)
 static ngx_int_t
 ngx_http_vd_ssl_trust(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf)
 {
+    ngx_int_t   rc;
     ngx_ssl_t  *ssl;
     ngx_str_t  *certificate;
 
@@ -261,21 +271,39 @@ ngx_http_vd_ssl_trust(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf)
     if (certificate->len == sizeof("system") - 1
         && ngx_strncmp(certificate->data, "system", certificate->len) == 0)
     {
-        if (ngx_http_vd_ssl_system_store(cf, conf) != NGX_OK) {
-            return NGX_ERROR;
-        }
+        rc = ngx_http_vd_ssl_system_store(cf, conf);
 
-    } else if (ngx_ssl_trusted_certificate(cf, ssl, certificate,
-                                           conf->ssl_verify_depth)
-               != NGX_OK)
-    {
-        return NGX_ERROR;
+    } else {
+        rc = ngx_ssl_trusted_certificate(cf, ssl, certificate,
+                                         conf->ssl_verify_depth);
+    }
+
+    if (rc != NGX_OK) {
+        return ngx_http_vd_ssl_failed(cf, conf, "vd_ssl_trusted_certificate");
     }
 
     /* nginx's callback would pass over the first error, and log the last */
     SSL_CTX_set_verify(ssl->ctx, SSL_VERIFY_NONE, NULL);
 
-    return ngx_ssl_crl(cf, ssl, &conf->ssl_crl);
+    if (ngx_ssl_crl(cf, ssl, &conf->ssl_crl) != NGX_OK) {
+        return ngx_http_vd_ssl_failed(cf, conf, "vd_ssl_crl");
+    }
+
+    return NGX_OK;
+}
+
+
+/* What nginx has logged names neither the directive nor the place. */
+
+static ngx_int_t
+ngx_http_vd_ssl_failed(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf,
+    const char *directive)
+{
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                  "\"%s\" failed for the \"vd_pass\" directive in %s:%ui",
+                  directive, conf->file, conf->line);
+
+    return NGX_ERROR;
 }
 
 
