@@ -426,7 +426,9 @@ ngx_http_vd_printable(ngx_str_t *text)
     while (p < last) {
         ch = (*p < 0x80) ? *p++ : ngx_utf8_decode(&p, last - p);
 
-        if (ch > 0x10ffff || ch < 0x20 || (ch >= 0x7f && ch < 0xa0)) {
+        if (ch > 0x10ffff || ch < 0x20 || (ch >= 0x7f && ch < 0xa0)
+            || (ch >= 0xd800 && ch < 0xe000))
+        {
             return NGX_ERROR;
         }
     }
