@@ -28,12 +28,13 @@ sub start {
     my $target = $ctx->{server}->expand($block->{tcp_listen} // return, $ctx);
     my $self   = bless { socket => _listen($ctx, $target) }, $class;
 
-    pipe $self->{query}, my $report or die "pipe: $!\n";
+    # a file and not a pipe, which could be full before anybody reads it
+    open $self->{query}, '+>', undef or die "temporary file: $!\n";
 
     $self->{pid} = fork // die "fork: $!\n";
     if ($self->{pid} == 0) {
-        close $self->{query};
-        eval { _serve($block, $self->{socket}, $report); 1 } or warn "$ctx->{name}: $@";
+        eval { _serve($block, $self->{socket}, $self->{query}); 1 }
+            or warn "$ctx->{name}: $@";
         POSIX::_exit(0);
     }
 
@@ -134,6 +135,7 @@ sub check {
     kill 'KILL', $self->{pid};
     waitpid delete $self->{pid}, 0;
     close $self->{socket};
+    seek $self->{query}, 0, 0;
     my $query = do { local $/; readline $self->{query} } // '';
 
     Test::Nginx::Socket::Check::equal($query, $block->{tcp_query}, "$name - tcp_query")

@@ -337,7 +337,8 @@ sub start {
     $self->prepare($ctx, $config);
 
     if ($self->{valgrind}) {
-        $self->{child} = $self->_spawn($ctx->{block}, @VALGRIND);
+        my @options = grep { !/^\d+$/ } split ' ', $self->{valgrind};
+        $self->{child} = $self->_spawn($ctx->{block}, @VALGRIND, @options);
     }
     elsif ($self->run_daemon($ctx->{block}) != 0) {
         die "$ctx->{name}: nginx does not start\n", grep {/\[emerg\]/} $self->_log;
