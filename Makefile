@@ -121,11 +121,11 @@ SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=undefined
 asan: deps
 	@build-aux/nginx-source bookworm
 	@$(call full-nginx,build/src/bookworm,build/asan, \
-		--add-module=$(CURDIR) --with-cc=clang \
+		--add-module=addon --with-cc=clang \
 		--with-cc-opt='-O1 -g -fno-omit-frame-pointer $(SANITIZE) \
-		-fsanitize-ignorelist=$(CURDIR)/build-aux/ubsan.ignore \
+		-fsanitize-ignorelist=addon/build-aux/ubsan.ignore \
 		-DNGX_DEBUG_PALLOC=1' \
-		--with-ld-opt='$(SANITIZE) $(CURDIR)/build-aux/lsan.c')
+		--with-ld-opt='$(SANITIZE) addon/build-aux/lsan.c')
 	@export ASAN_OPTIONS=$(UNWIND),log_path=$(CURDIR)/build/asan.log/report \
 		UBSAN_OPTIONS=print_stacktrace=1 \
 		LSAN_OPTIONS=print_suppressions=0; \
@@ -137,7 +137,7 @@ asan: deps
 valgrind: deps
 	@build-aux/nginx-source bookworm
 	@$(call full-nginx,build/src/bookworm,build/valgrind, \
-		--add-module=$(CURDIR) \
+		--add-module=addon \
 		--with-cc-opt='-O1 -g -DNGX_DEBUG_PALLOC=1')
 	@export TEST_NGINX_USE_VALGRIND='--vgdb=no --num-callers=30 \
 		--log-file=$(CURDIR)/build/valgrind.log/%p'; \
@@ -149,7 +149,7 @@ compat: deps $(COMPAT:%=compat-%)
 compat-%: deps
 	@build-aux/nginx-source $*
 	@$(call full-nginx,build/src/$*,build/compat/$*, \
-		--add-dynamic-module=$(CURDIR))
+		--add-dynamic-module=addon)
 	@$(call prove,build/compat/$*/objs/nginx,\
 		build/compat/$*/objs/$(notdir $(MODULE)))
 
