@@ -76,7 +76,6 @@ ngx_http_vd_check_signature_header(ngx_conf_t *cf, ngx_array_t *signatures,
     ngx_str_t *header)
 {
     ngx_uint_t                i;
-    const vd_scheme_t        *slack;
     ngx_http_vd_signature_t  *signature;
 
     if (ngx_http_vd_token(header) != NGX_OK) {
@@ -86,12 +85,7 @@ ngx_http_vd_check_signature_header(ngx_conf_t *cf, ngx_array_t *signatures,
         return NGX_ERROR;
     }
 
-    slack = &vd_schemes[VD_SCHEME_SLACK];
-
-    if (ngx_http_vd_own_header(NULL, header)
-        || ngx_strcasecmp(header->data, (u_char *) slack->timestamp_header)
-           == 0)
-    {
+    if (ngx_http_vd_own_header(NULL, header)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid header \"%V\" in \"vd_signature\" "
                            "directive, it has another use already", header);

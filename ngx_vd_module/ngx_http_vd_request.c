@@ -45,7 +45,7 @@ static ngx_uint_t ngx_http_vd_same_name(ngx_str_t *name, const char *other);
 static const char  *ngx_http_vd_own_headers[] = {
     "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive",
     "Upgrade", "TE", "Trailer", "Expect", "Accept-Encoding",
-    "webhook-id", "webhook-timestamp", NULL
+    "webhook-id", "webhook-timestamp", "X-Slack-Request-Timestamp", NULL
 };
 
 
@@ -87,13 +87,6 @@ ngx_http_vd_own_header(ngx_http_vd_loc_conf_t *conf, ngx_str_t *name)
         if (signature[i].header.len == name->len
             && ngx_strncasecmp(signature[i].header.data, name->data, name->len)
                == 0)
-        {
-            return 1;
-        }
-
-        if (signature[i].scheme->timestamp_header
-            && ngx_http_vd_same_name(name,
-                                     signature[i].scheme->timestamp_header))
         {
             return 1;
         }
@@ -306,28 +299,21 @@ ngx_http_vd_eval_head(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx,
 }
 
 
-/* A variable's value may hold anything: it must not begin another line. */
+/* A variable's value may hold anything. */
 
 static ngx_int_t
 ngx_http_vd_eval_header(ngx_http_request_t *r, ngx_http_vd_header_t *header,
     ngx_str_t *value)
 {
-    size_t  i;
-    u_char  ch;
-
     if (ngx_http_complex_value(r, &header->value, value) != NGX_OK) {
         return NGX_ERROR;
     }
 
-    for (i = 0; i < value->len; i++) {
-        ch = value->data[i];
-
-        if ((ch < 0x20 && ch != '\t') || ch == 0x7f) {
-            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                          "control character in the value "
-                          "of \"vd_set_header\" \"%V\"", &header->name);
-            return NGX_ERROR;
-        }
+    if (ngx_http_vd_header_value(value) != NGX_OK) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "control character in the value "
+                      "of \"vd_set_header\" \"%V\"", &header->name);
+        return NGX_ERROR;
     }
 
     return NGX_OK;
