@@ -36,6 +36,8 @@ static ngx_int_t ngx_http_vd_start_attempt(ngx_http_request_t *r,
 static ngx_int_t ngx_http_vd_attempt_done(ngx_http_request_t *r, void *data,
     ngx_int_t rc);
 static void ngx_http_vd_wait_handler(ngx_http_request_t *r);
+static void ngx_http_vd_finalize(ngx_http_request_t *r,
+    ngx_http_vd_ctx_t *ctx, ngx_int_t rc);
 static void ngx_http_vd_cleanup(void *data);
 static u_char *ngx_http_vd_log_error(ngx_http_request_t *r,
     ngx_http_request_t *sr, u_char *buf, size_t len);
@@ -308,7 +310,7 @@ ngx_http_vd_body_handler(ngx_http_request_t *r)
     }
 
     if (rc != NGX_AGAIN) {
-        ngx_http_finalize_request(r, rc);
+        ngx_http_vd_finalize(r, ctx, rc);
     }
 }
 
@@ -324,6 +326,16 @@ ngx_http_vd_take_body(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
 
     for (cl = ctx->body; cl; cl = cl->next) {
         ctx->body_length += ngx_buf_size(cl->buf);
+    }
+
+    if (r->reading_body
+        || ctx->body_length != ngx_max(r->headers_in.content_length_n, 0))
+    {
+        /* a proxy_pass without request buffering has had a part of it */
+
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "request body is not whole, nothing was delivered");
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     if (ctx->body_length == 0) {
@@ -452,7 +464,19 @@ ngx_http_vd_wait_handler(ngx_http_request_t *r)
 
     r->write_event_handler = ngx_http_request_empty_handler;
 
-    ngx_http_finalize_request(r, ngx_http_vd_send_outcome(r, ctx));
+    ngx_http_vd_finalize(r, ctx, ngx_http_vd_send_outcome(r, ctx));
+}
+
+
+/* From here on it may be somebody else's: an error may lead to a page. */
+
+static void
+ngx_http_vd_finalize(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx,
+    ngx_int_t rc)
+{
+    r->log_handler = ctx->log_handler;
+
+    ngx_http_finalize_request(r, rc);
 }
 
 
@@ -485,16 +509,19 @@ ngx_http_vd_log_error(ngx_http_request_t *r, ngx_http_request_t *sr,
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_vd_module);
 
-    if (ctx == NULL) {
-        return buf;
-    }
+    /* not that of a handler which had the request before */
+
+    u = r->upstream;
+    r->upstream = NULL;
 
     last = buf + len;
     p = ctx->log_handler(r, r, buf, len);
 
+    r->upstream = u;
+
     u = sr->upstream;
 
-    if (u && u->peer.name) {
+    if (r != sr && u && u->peer.name) {
         p = ngx_slprintf(p, last, ", upstream: \"%V%V%V\"", &u->schema,
                          u->peer.name, &u->uri);
     }
