@@ -190,8 +190,11 @@ lint: deps build
 	build-aux/check-style $(NGX_C) $(PLAIN_C) $(TEST_C) $(HEADERS)
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability \
 		--error-exitcode=1 $(NGX_C) $(PLAIN_C)
-	clang-tidy --quiet $(NGX_C) -- $(NGX_INCS)
-	clang-tidy --quiet $(PLAIN_C) -- $(WARNINGS)
+	@# it also counts what it found in the headers of others
+	clang-tidy --quiet $(NGX_C) -- $(NGX_INCS) \
+		2> >(grep -v 'warnings generated' >&2)
+	clang-tidy --quiet $(PLAIN_C) -- $(WARNINGS) \
+		2> >(grep -v 'warnings generated' >&2)
 	black --quiet --check $(PYTHON)
 	pyflakes3 $(PYTHON)
 	for dir in $(sort $(dir $(PYTHON))); do \
