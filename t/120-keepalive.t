@@ -584,3 +584,46 @@ deliver A -> delivered 200 T-1
 deliver B -> delivered 200 T-2
 deliver C -> delivered 200 T-3
 seen -> 1.1 A tls, 1.2 B tls, 2.1 B tls, 2.2 C tls, 3.1 C tls
+
+
+=== TEST 32: no third try also where there are more servers
+--- http_config
+    upstream receiver {
+        server 127.0.0.1:$TEST_NGINX_RAW_PORT max_fails=0;
+        server 127.0.0.1:$TEST_NGINX_RAW_PORT max_fails=0;
+        server 127.0.0.1:$TEST_NGINX_RAW_PORT max_fails=0;
+        keepalive 4;
+    }
+--- receiver
+reply 200 {"ticket_id":"T-1"}
+next request
+close
+next connection
+close
+next connection
+reply 200 {"ticket_id":"T-3"}
+--- requests
+deliver A -> delivered 200 T-1
+deliver B -> failed null closed
+seen -> 1.1 A, 1.2 B, 2.1 B
+
+
+=== TEST 33: nor is a fresh connection that is closed replaced there
+--- http_config
+    upstream receiver {
+        server 127.0.0.1:$TEST_NGINX_RAW_PORT max_fails=0;
+        server 127.0.0.1:$TEST_NGINX_RAW_PORT max_fails=0;
+        server 127.0.0.1:$TEST_NGINX_RAW_PORT max_fails=0;
+        keepalive 4;
+    }
+--- receiver
+close
+next connection
+reset
+next connection
+reply 200 {"ticket_id":"T-3"}
+--- requests
+deliver A -> failed null closed
+deliver B -> failed null closed
+deliver C -> delivered 200 T-3
+seen -> 1.1 A, 2.1 B, 3.1 C

@@ -319,10 +319,12 @@ subtest 'master_process off' => sub {
 
     delivered($nginx->deliver('/28'), 'T-1', 'it delivers');
 
-    my $socket = $nginx->begin('/29', id => 'A');
-    ok($nginx->wait_until(sub { $nginx->receiver("seen/$name") }), 'one is under way');
+    my @sockets = map { $nginx->begin('/29', id => "m-$_") } 1 .. 3;
+    ok($nginx->wait_until(sub { (() = $nginx->receiver("seen/$name") =~ /\n/g) == 3 }),
+        'three are under way at once');
+    delivered($nginx->finish($sockets[ $_ - 1 ]), 'T-1', 'the answer', "m-$_") for 1 .. 3;
+
     $nginx->signal('QUIT');
-    delivered($nginx->finish($socket), 'T-1', 'it has its answer', 'A');
     ok($nginx->gone(SOON, $pid), 'nginx is gone');
     no_trouble($nginx);
 };

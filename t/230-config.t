@@ -31,7 +31,9 @@ for my $name (keys %FILES) {
     close $file or die "cannot write $dir/$name: $!";
     chmod 0640, "$dir/$name" or die "chmod $dir/$name: $!";
 }
-mkdir "$dir/directory" or die "mkdir: $!";
+for my $name ('directory', 'logs') {
+    mkdir "$dir/$name" or die "mkdir: $!";
+}
 POSIX::mkfifo("$dir/fifo", 0640) or die "mkfifo: $!";
 symlink $ENV{TEST_NGINX_CERTS}, "$dir/certs" or die "symlink: $!";
 
