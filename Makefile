@@ -134,13 +134,15 @@ asan: deps
 
 # For what the sanitizers do not see: the use of what was never written.
 
+VALGRIND = --vgdb=no --num-callers=30 \
+	--log-file=$(CURDIR)/build/valgrind.log/%p
+
 valgrind: deps
 	@build-aux/nginx-source bookworm
 	@$(call full-nginx,build/src/bookworm,build/valgrind, \
 		--add-module=addon \
 		--with-cc-opt='-O1 -g -DNGX_DEBUG_PALLOC=1')
-	@export TEST_NGINX_USE_VALGRIND='--vgdb=no --num-callers=30 \
-		--log-file=$(CURDIR)/build/valgrind.log/%p'; \
+	@export TEST_NGINX_USE_VALGRIND='$(VALGRIND)'; \
 	$(call logged,build/valgrind.log,$(call prove,build/valgrind/objs/nginx))
 
 
