@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#include "vd_bytes.h"
+
 
 /*
  * What may come next.  The order matters: the states of a kind stand
@@ -89,10 +91,6 @@ typedef struct {
 #define VD_JSON_REST_TRUE   vd_json_rest('r', 'u', 'e', 0)
 #define VD_JSON_REST_FALSE  vd_json_rest('a', 'l', 's', 'e')
 #define VD_JSON_REST_NULL   vd_json_rest('u', 'l', 'l', 0)
-
-/* Eight times the same byte. */
-
-#define vd_json_each(ch)    ((uint64_t) (ch) * 0x0101010101010101)
 
 #define vd_json_digit(ch)   ((ch) >= '0' && (ch) <= '9')
 
@@ -459,20 +457,11 @@ vd_json_plain(const unsigned char *p, const unsigned char *end)
     uint64_t  bytes, special;
 
     while (end - p >= 8) {
-        memcpy(&bytes, p, 8);
+        bytes = vd_bytes_load(p);
+        special = vd_bytes_wide(bytes) | vd_bytes_escaped(bytes);
 
-        /*
-         * High bits: of the bytes that have theirs set, and of those from
-         * which more is taken than they are.
-         */
-
-        special = bytes
-                  | (bytes - vd_json_each(0x20))
-                  | ((bytes ^ vd_json_each('"')) - vd_json_each(1))
-                  | ((bytes ^ vd_json_each('\\')) - vd_json_each(1));
-
-        if (special & vd_json_each(0x80)) {
-            break;
+        if (special) {
+            return p + vd_bytes_before(special);
         }
 
         p += 8;
