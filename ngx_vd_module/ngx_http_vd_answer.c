@@ -9,6 +9,7 @@
 #include "ngx_http_vd_module.h"
 
 
+static ngx_uint_t ngx_http_vd_answer_status(ngx_http_vd_ctx_t *ctx);
 static u_char *ngx_http_vd_write_string(u_char *p, const char *key,
     ngx_str_t *value);
 static u_char *ngx_http_vd_write_name(u_char *p, const char *key,
@@ -23,7 +24,6 @@ ngx_http_vd_send_outcome(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
     size_t       size;
     u_char      *p;
     ngx_buf_t   *b;
-    ngx_uint_t   status;
     const char  *ticket_error;
 
     size = 256 + ctx->id.len + ctx->conf->output->id.len
@@ -54,14 +54,30 @@ ngx_http_vd_send_outcome(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
     p = ngx_http_vd_write_name(p, ",\"ticket_error\":", ticket_error);
     p = ngx_http_vd_write_name(p, ",\"reason\":",
                                vd_reason_name(ctx->result.reason));
-    p = ngx_sprintf(p, ",\"journaled\":false}\n");
+    p = ngx_sprintf(p, ",\"journaled\":%s}\n",
+                    ctx->journaled ? "true" : "false");
 
     b->last = p;
 
-    status = (ctx->result.outcome == VD_DELIVERED) ? NGX_HTTP_OK
-                                                   : NGX_HTTP_BAD_GATEWAY;
+    return ngx_http_vd_send_json(r, ngx_http_vd_answer_status(ctx), b);
+}
 
-    return ngx_http_vd_send_json(r, status, b);
+
+/* The app is rid of the case, or of its delivery, or of neither. */
+
+static ngx_uint_t
+ngx_http_vd_answer_status(ngx_http_vd_ctx_t *ctx)
+{
+    if (ctx->result.outcome == VD_DELIVERED) {
+        return NGX_HTTP_OK;
+    }
+
+    if (ctx->journaled) {
+        return NGX_HTTP_ACCEPTED;
+    }
+
+    return ctx->conf->journal ? NGX_HTTP_SERVICE_UNAVAILABLE
+                              : NGX_HTTP_BAD_GATEWAY;
 }
 
 
@@ -153,4 +169,25 @@ ngx_http_vd_send_json(ngx_http_request_t *r, ngx_uint_t status, ngx_buf_t *b)
     out.next = NULL;
 
     return ngx_http_output_filter(r, &out);
+}
+
+
+ngx_int_t
+ngx_http_vd_allow(ngx_http_request_t *r, const char *methods)
+{
+    ngx_table_elt_t  *allow;
+
+    allow = ngx_list_push(&r->headers_out.headers);
+    if (allow == NULL) {
+        return NGX_ERROR;
+    }
+
+    ngx_memzero(allow, sizeof(ngx_table_elt_t));
+
+    allow->hash = 1;
+    ngx_str_set(&allow->key, "Allow");
+    allow->value.data = (u_char *) methods;
+    allow->value.len = ngx_strlen(methods);
+
+    return NGX_OK;
 }

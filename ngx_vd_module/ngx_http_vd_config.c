@@ -35,12 +35,32 @@ ngx_http_vd_create_main_conf(ngx_conf_t *cf)
 
     if (ngx_array_init(&vmcf->outputs, cf->pool, 4,
                        sizeof(ngx_http_vd_output_t *))
-        != NGX_OK)
+        != NGX_OK
+        || ngx_array_init(&vmcf->journals, cf->pool, 1,
+                          sizeof(ngx_http_vd_journal_t *))
+           != NGX_OK)
     {
         return NULL;
     }
 
     return vmcf;
+}
+
+
+char *
+ngx_http_vd_init_main_conf(ngx_conf_t *cf, void *conf)
+{
+    ngx_http_vd_main_conf_t *vmcf = conf;
+
+    if (vmcf->status_file && vmcf->zone == NULL) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "no \"vd_zone\" is defined for "
+                      "the \"vd_status\" directive in %s:%ui",
+                      vmcf->status_file, vmcf->status_line);
+        return NGX_CONF_ERROR;
+    }
+
+    return NGX_CONF_OK;
 }
 
 
@@ -65,6 +85,8 @@ ngx_http_vd_create_loc_conf(ngx_conf_t *cf)
 
     conf->case_value = NGX_CONF_UNSET_PTR;
     conf->validate = NGX_CONF_UNSET;
+    conf->journal = NGX_CONF_UNSET_PTR;
+    conf->ack = NGX_CONF_UNSET_UINT;
     conf->timeout = NGX_CONF_UNSET_MSEC;
     conf->max_response_size = NGX_CONF_UNSET_SIZE;
 
@@ -127,6 +149,8 @@ ngx_http_vd_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
 
     ngx_conf_merge_ptr_value(conf->case_value, prev->case_value, NULL);
     ngx_conf_merge_value(conf->validate, prev->validate, 1);
+    ngx_conf_merge_ptr_value(conf->journal, prev->journal, NULL);
+    ngx_conf_merge_uint_value(conf->ack, prev->ack, NGX_HTTP_VD_ACK_DELIVERY);
     ngx_conf_merge_msec_value(conf->timeout, prev->timeout, 30000);
     ngx_conf_merge_size_value(conf->max_response_size,
                               prev->max_response_size, 64 * 1024);
@@ -218,6 +242,14 @@ ngx_http_vd_init_location(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf)
     if (conf->secrets == NULL) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "no \"vd_secret_file\" is defined for "
+                      "the \"vd_pass\" directive in %s:%ui",
+                      conf->file, conf->line);
+        return NGX_ERROR;
+    }
+
+    if (conf->ack == NGX_HTTP_VD_ACK_JOURNAL && conf->journal == NULL) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                      "\"vd_ack journal\" needs a \"vd_journal\" for "
                       "the \"vd_pass\" directive in %s:%ui",
                       conf->file, conf->line);
         return NGX_ERROR;

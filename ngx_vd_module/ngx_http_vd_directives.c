@@ -262,7 +262,7 @@ ngx_http_vd_add_output(ngx_conf_t *cf, ngx_str_t *id, ngx_str_t *label)
     ngx_http_vd_output_t     *output, **outputp;
     ngx_http_vd_main_conf_t  *vmcf;
 
-    output = ngx_palloc(cf->pool, sizeof(ngx_http_vd_output_t));
+    output = ngx_pcalloc(cf->pool, sizeof(ngx_http_vd_output_t));
     if (output == NULL) {
         return NULL;
     }

@@ -31,11 +31,12 @@ static ngx_int_t ngx_http_vd_take_body(ngx_http_request_t *r,
 static ngx_int_t ngx_http_vd_validate(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx);
 static ngx_int_t ngx_http_vd_validate_piece(void *data, u_char *p, size_t len);
+static ngx_int_t ngx_http_vd_go_on(ngx_http_request_t *r,
+    ngx_http_vd_ctx_t *ctx);
 static ngx_int_t ngx_http_vd_start_attempt(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx);
 static ngx_int_t ngx_http_vd_attempt_done(ngx_http_request_t *r, void *data,
     ngx_int_t rc);
-static void ngx_http_vd_wait_handler(ngx_http_request_t *r);
 static void ngx_http_vd_finalize(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx, ngx_int_t rc);
 static void ngx_http_vd_cleanup(void *data);
@@ -106,22 +107,13 @@ ngx_http_vd_refuse_subrequest(ngx_http_request_t *r)
 static ngx_int_t
 ngx_http_vd_accept(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
 {
-    ngx_int_t         rc;
-    const char       *error;
-    ngx_table_elt_t  *allow;
+    ngx_int_t    rc;
+    const char  *error;
 
     if (r->method != NGX_HTTP_POST) {
-
-        allow = ngx_list_push(&r->headers_out.headers);
-        if (allow == NULL) {
+        if (ngx_http_vd_allow(r, "POST") != NGX_OK) {
             return NGX_HTTP_INTERNAL_SERVER_ERROR;
         }
-
-        ngx_memzero(allow, sizeof(ngx_table_elt_t));
-
-        allow->hash = 1;
-        ngx_str_set(&allow->key, "Allow");
-        ngx_str_set(&allow->value, "POST");
 
         return ngx_http_vd_send_error(r, NGX_HTTP_NOT_ALLOWED,
                                       "method is not POST");
@@ -191,6 +183,7 @@ ngx_http_vd_take_attempt(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx,
 
         if (n > 0) {
             ctx->attempt = n;
+            ctx->retry = 1;
             return NGX_OK;
         }
 
@@ -306,12 +299,42 @@ ngx_http_vd_body_handler(ngx_http_request_t *r)
     rc = ngx_http_vd_take_body(r, ctx);
 
     if (rc == NGX_DECLINED) {
-        rc = ngx_http_vd_start_attempt(r, ctx);
+        rc = ngx_http_vd_go_on(r, ctx);
     }
 
     if (rc != NGX_AGAIN) {
         ngx_http_vd_finalize(r, ctx, rc);
     }
+}
+
+
+/* NGX_AGAIN: ngx_http_vd_answer() ends it. */
+
+static ngx_int_t
+ngx_http_vd_go_on(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
+{
+    ngx_pool_cleanup_t  *cln;
+
+    cln = ngx_pool_cleanup_add(r->pool, 0);
+    if (cln == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    cln->handler = ngx_http_vd_cleanup;
+    cln->data = ctx;
+
+    r->write_event_handler = ngx_http_vd_answer;
+
+    if (ctx->conf->ack == NGX_HTTP_VD_ACK_DELIVERY || ctx->retry) {
+        return ngx_http_vd_start_attempt(r, ctx);
+    }
+
+    ctx->accepted = 1;
+    ctx->done = 1;
+
+    ngx_http_vd_record(ctx);
+
+    return ctx->waiter.waiting ? NGX_AGAIN : ngx_http_vd_send_outcome(r, ctx);
 }
 
 
@@ -382,22 +405,11 @@ ngx_http_vd_validate_piece(void *data, u_char *p, size_t len)
 }
 
 
-/* NGX_AGAIN: the attempt is under way, ngx_http_vd_wait_handler() goes on. */
-
 static ngx_int_t
 ngx_http_vd_start_attempt(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
 {
-    ngx_pool_cleanup_t          *cln;
     ngx_http_request_t          *clone;
     ngx_http_post_subrequest_t  *ps;
-
-    cln = ngx_pool_cleanup_add(r->pool, 0);
-    if (cln == NULL) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    cln->handler = ngx_http_vd_cleanup;
-    cln->data = ctx;
 
     ps = ngx_palloc(r->pool, sizeof(ngx_http_post_subrequest_t));
     if (ps == NULL) {
@@ -421,9 +433,6 @@ ngx_http_vd_start_attempt(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
 
     ctx->clone = clone;
     ctx->start = ngx_current_msec;
-    ctx->started = 1;
-
-    r->write_event_handler = ngx_http_vd_wait_handler;
 
     return NGX_AGAIN;
 }
@@ -451,14 +460,14 @@ ngx_http_vd_attempt_done(ngx_http_request_t *r, void *data, ngx_int_t rc)
 }
 
 
-static void
-ngx_http_vd_wait_handler(ngx_http_request_t *r)
+void
+ngx_http_vd_answer(ngx_http_request_t *r)
 {
     ngx_http_vd_ctx_t  *ctx;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_vd_module);
 
-    if (!ctx->done) {
+    if (!ctx->done || ctx->waiter.waiting) {
         return;
     }
 
@@ -480,16 +489,22 @@ ngx_http_vd_finalize(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx,
 }
 
 
-/* The request may go away under the attempt, when nginx is made to stop. */
+/*
+ * The request may go away under the attempt, when nginx is made to stop, or
+ * before it was begun.
+ */
 
 static void
 ngx_http_vd_cleanup(void *data)
 {
     ngx_http_vd_ctx_t *ctx = data;
 
-    if (ctx->timer.timer_set) {
-        ngx_del_timer(&ctx->timer);
+    if (ctx->clone && ctx->result.outcome == VD_OUTCOME_NONE) {
+        ctx->exchange.internal = 1;
+        ngx_http_vd_end_attempt(ctx);
     }
+
+    ngx_http_vd_journal_forget(&ctx->waiter);
 }
 
 

@@ -10,7 +10,10 @@
 
 
 static ngx_int_t ngx_http_vd_init_module(ngx_cycle_t *cycle);
+static ngx_int_t ngx_http_vd_init_process(ngx_cycle_t *cycle);
 static char *ngx_http_vd_set_value(ngx_conf_t *cf, ngx_command_t *cmd,
+    void *conf);
+static char *ngx_http_vd_set_ack(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
 static char *ngx_http_vd_set_bitmask(ngx_conf_t *cf, ngx_command_t *cmd,
     void *conf);
@@ -53,6 +56,13 @@ static ngx_conf_bitmask_t  ngx_http_vd_ssl_protocols[] = {
     { ngx_string("TLSv1.1"), NGX_SSL_TLSv1_1 },
     { ngx_string("TLSv1.2"), NGX_SSL_TLSv1_2 },
     { ngx_string("TLSv1.3"), NGX_SSL_TLSv1_3 },
+    { ngx_null_string, 0 }
+};
+
+
+static ngx_conf_enum_t  ngx_http_vd_acks[] = {
+    { ngx_string("delivery"), NGX_HTTP_VD_ACK_DELIVERY },
+    { ngx_string("journal"), NGX_HTTP_VD_ACK_JOURNAL },
     { ngx_null_string, 0 }
 };
 
@@ -107,6 +117,20 @@ static ngx_command_t  ngx_http_vd_commands[] = {
       NGX_HTTP_LOC_CONF_OFFSET,
       offsetof(ngx_http_vd_loc_conf_t, validate),
       NULL },
+
+    { ngx_string("vd_journal"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_1MORE,
+      ngx_http_vd_journal,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("vd_ack"),
+      NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE1,
+      ngx_http_vd_set_ack,
+      NGX_HTTP_LOC_CONF_OFFSET,
+      offsetof(ngx_http_vd_loc_conf_t, ack),
+      &ngx_http_vd_acks },
 
     { ngx_string("vd_set_header"),
       NGX_HTTP_MAIN_CONF|NGX_HTTP_SRV_CONF|NGX_HTTP_LOC_CONF|NGX_CONF_TAKE2,
@@ -276,6 +300,20 @@ static ngx_command_t  ngx_http_vd_commands[] = {
       offsetof(ngx_http_vd_loc_conf_t, ssl_conf_commands),
       NULL },
 
+    { ngx_string("vd_zone"),
+      NGX_HTTP_MAIN_CONF|NGX_CONF_TAKE2,
+      ngx_http_vd_zone,
+      NGX_HTTP_MAIN_CONF_OFFSET,
+      0,
+      NULL },
+
+    { ngx_string("vd_status"),
+      NGX_HTTP_LOC_CONF|NGX_CONF_NOARGS,
+      ngx_http_vd_status,
+      0,
+      0,
+      NULL },
+
       ngx_null_command
 };
 
@@ -285,7 +323,7 @@ static ngx_http_module_t  ngx_http_vd_module_ctx = {
     NULL,                                  /* postconfiguration */
 
     ngx_http_vd_create_main_conf,          /* create main configuration */
-    NULL,                                  /* init main configuration */
+    ngx_http_vd_init_main_conf,            /* init main configuration */
 
     NULL,                                  /* create server configuration */
     NULL,                                  /* merge server configuration */
@@ -302,7 +340,7 @@ ngx_module_t  ngx_http_vd_module = {
     NGX_HTTP_MODULE,                       /* module type */
     NULL,                                  /* init master */
     ngx_http_vd_init_module,               /* init module */
-    NULL,                                  /* init process */
+    ngx_http_vd_init_process,              /* init process */
     NULL,                                  /* init thread */
     NULL,                                  /* exit thread */
     NULL,                                  /* exit process */
@@ -319,7 +357,38 @@ ngx_module_t  ngx_http_vd_module = {
 static ngx_int_t
 ngx_http_vd_init_module(ngx_cycle_t *cycle)
 {
+    ngx_http_vd_main_conf_t  *vmcf;
+
     json_object_seed(0);
+
+    vmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_vd_module);
+
+    if (vmcf) {
+        ngx_http_vd_zone_commit(vmcf);
+    }
+
+    return NGX_OK;
+}
+
+
+/* Helpers, such as the cache manager, deliver nothing. */
+
+static ngx_int_t
+ngx_http_vd_init_process(ngx_cycle_t *cycle)
+{
+    ngx_http_vd_main_conf_t  *vmcf;
+
+    if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE)
+    {
+        return NGX_OK;
+    }
+
+    vmcf = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_vd_module);
+
+    if (vmcf) {
+        ngx_http_vd_journal_init_process(&vmcf->journals);
+        ngx_http_vd_zone_init_process(vmcf->shared, cycle->log);
+    }
 
     return NGX_OK;
 }
@@ -338,6 +407,17 @@ ngx_http_vd_set_value(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     rv = ngx_http_set_complex_value_slot(cf, cmd, conf);
 
     return (rv == NGX_CONF_ERROR) ? "has an invalid variable" : rv;
+}
+
+
+static char *
+ngx_http_vd_set_ack(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
+{
+    char  *rv;
+
+    rv = ngx_conf_set_enum_slot(cf, cmd, conf);
+
+    return (rv == NGX_CONF_ERROR) ? "must be \"delivery\" or \"journal\"" : rv;
 }
 
 

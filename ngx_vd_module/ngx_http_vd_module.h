@@ -13,6 +13,8 @@
 #include <ngx_http.h>
 
 #include "ngx_http_vd_compat.h"
+#include "ngx_http_vd_journal.h"
+#include "ngx_http_vd_zone.h"
 #include "vd_id.h"
 #include "vd_json.h"
 #include "vd_outcome.h"
@@ -24,17 +26,30 @@
 
 #define NGX_HTTP_VD_TICKET_MAX  128
 
+/* vd_ack */
+#define NGX_HTTP_VD_ACK_DELIVERY  0
+#define NGX_HTTP_VD_ACK_JOURNAL   1
+
 
 typedef struct {
     ngx_str_t                       id;
     ngx_str_t                       label;
+    ngx_http_vd_node_t             *node;      /* NULL without vd_zone */
+    ngx_http_vd_counters_t         *counters;
     u_char                         *file;
     ngx_uint_t                      line;
 } ngx_http_vd_output_t;
 
 
 typedef struct {
-    ngx_array_t                     outputs;  /* ngx_http_vd_output_t * */
+    ngx_array_t                     outputs;   /* ngx_http_vd_output_t * */
+    ngx_array_t                     journals;  /* ngx_http_vd_journal_t * */
+    ngx_shm_zone_t                 *zone;
+    ngx_http_vd_shared_t           *shared;    /* in the zone */
+
+    /* of the first vd_status */
+    u_char                         *status_file;
+    ngx_uint_t                      status_line;
 } ngx_http_vd_main_conf_t;
 
 
@@ -96,6 +111,8 @@ typedef struct {
     vd_ticket_t                    *ticket;
     size_t                          ticket_max;
     ngx_flag_t                      validate;
+    ngx_http_vd_journal_t          *journal;     /* NULL: off */
+    ngx_uint_t                      ack;
     ngx_msec_t                      timeout;
     size_t                          max_response_size;
 
@@ -147,11 +164,15 @@ typedef struct {
     ngx_str_t                       ticket_id;
     vd_ticket_e                     ticket_error;
     ngx_str_t                       upstream;  /* address, of the last try */
+    ngx_http_vd_waiter_t            waiter;    /* for its record */
 
     ngx_http_log_handler_pt         log_handler;
 
-    unsigned                        started:1;
     unsigned                        done:1;
+    unsigned                        in_flight:1;
+    unsigned                        accepted:1;   /* by vd_ack journal */
+    unsigned                        journaled:1;
+    unsigned                        retry:1;      /* VD-Attempt was given */
     unsigned                        chunked_reply:1;
     unsigned                        has_length:1;
     unsigned                        close:1;
@@ -169,6 +190,7 @@ typedef ngx_int_t (*ngx_http_vd_body_pt)(void *data, u_char *p, size_t len);
 /* ngx_http_vd_config.c */
 
 void *ngx_http_vd_create_main_conf(ngx_conf_t *cf);
+char *ngx_http_vd_init_main_conf(ngx_conf_t *cf, void *conf);
 void *ngx_http_vd_create_loc_conf(ngx_conf_t *cf);
 char *ngx_http_vd_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child);
 
@@ -225,6 +247,20 @@ ngx_int_t ngx_http_vd_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_vd_walk_body(ngx_http_vd_ctx_t *ctx,
     ngx_http_vd_body_pt handler, void *data);
 
+/*
+ * Goes on with the app's request, if what it waits for has come: the end of
+ * the attempt, and that of its record.
+ */
+void ngx_http_vd_answer(ngx_http_request_t *r);
+
+/* ngx_http_vd_record.c */
+
+/*
+ * Hands the journal, if there is one, a record of what is known by now; sets
+ * ctx->journaled and calls ngx_http_vd_answer() when it is on disk.
+ */
+void ngx_http_vd_record(ngx_http_vd_ctx_t *ctx);
+
 /* ngx_http_vd_answer.c */
 
 /*
@@ -250,6 +286,9 @@ void ngx_http_vd_end_attempt(ngx_http_vd_ctx_t *ctx);
 
 /* Makes u->request_bufs: the request's head, signed, and its body. */
 ngx_int_t ngx_http_vd_create_request(ngx_http_request_t *r);
+
+/* The app's own, or that of a case. */
+ngx_str_t *ngx_http_vd_content_type(ngx_http_vd_ctx_t *ctx);
 
 /* Whether a header is made here and cannot be set by vd_set_header. */
 ngx_uint_t ngx_http_vd_own_header(ngx_http_vd_loc_conf_t *conf,
@@ -278,11 +317,35 @@ ngx_int_t ngx_http_vd_filter(void *data, ssize_t bytes);
 ngx_http_upstream_srv_conf_t *ngx_http_vd_wrap_upstream(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
 
+/* Adds "Allow" to the answer; NGX_ERROR if out of memory. */
+ngx_int_t ngx_http_vd_allow(ngx_http_request_t *r, const char *methods);
+
+/* ngx_http_vd_zone.c */
+
+/* What this configuration does not count is free for others. */
+void ngx_http_vd_zone_commit(ngx_http_vd_main_conf_t *vmcf);
+
+/* ngx_http_vd_status.c */
+
+char *ngx_http_vd_status(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+/* The least space of all journals; NGX_DECLINED if there is none to ask. */
+ngx_int_t ngx_http_vd_free_bytes(ngx_http_vd_main_conf_t *vmcf,
+    uint64_t *bytes);
+
+extern const char  *ngx_http_vd_ticket_results[NGX_HTTP_VD_TICKETS];
+
+/* ngx_http_vd_status_json.c */
+
+/* The whole page; NULL if out of memory. */
+ngx_buf_t *ngx_http_vd_status_json(ngx_http_request_t *r,
+    ngx_http_vd_main_conf_t *vmcf);
+
 /* ngx_http_vd_variables.c */
 
 ngx_int_t ngx_http_vd_add_variables(ngx_conf_t *cf);
 
-/* "pending" is the sidecar's: here a delivery is delivered or failed */
+/* A delivery's: "delivered", "pending" or "failed". */
 ngx_str_t *ngx_http_vd_state(ngx_http_vd_ctx_t *ctx);
 
 

@@ -230,7 +230,6 @@ ngx_http_vd_eval_head(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx,
 {
     size_t                    size;
     ngx_uint_t                i, n;
-    ngx_table_elt_t          *h;
     ngx_http_vd_header_t     *header;
     ngx_http_vd_loc_conf_t   *conf;
     ngx_http_vd_signature_t  *signature;
@@ -240,14 +239,7 @@ ngx_http_vd_eval_head(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx,
     ngx_str_null(&head->content_type);
 
     if (ngx_http_vd_find_header(conf, "Content-Type") == NULL) {
-        h = ctx->request->headers_in.content_type;
-
-        if (h) {
-            head->content_type = h->value;
-
-        } else {
-            ngx_str_set(&head->content_type, "application/json");
-        }
+        head->content_type = *ngx_http_vd_content_type(ctx);
     }
 
     size = conf->head.len
@@ -299,6 +291,19 @@ ngx_http_vd_eval_head(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx,
 }
 
 
+ngx_str_t *
+ngx_http_vd_content_type(ngx_http_vd_ctx_t *ctx)
+{
+    static ngx_str_t  json = ngx_string("application/json");
+
+    ngx_table_elt_t  *h;
+
+    h = ctx->request->headers_in.content_type;
+
+    return h ? &h->value : &json;
+}
+
+
 /* A variable's value may hold anything. */
 
 static ngx_int_t
@@ -347,7 +352,7 @@ ngx_http_vd_write_head(ngx_http_vd_ctx_t *ctx, ngx_http_vd_head_t *head,
         return NULL;
     }
 
-    if (conf->headers) {
+    if (head->values) {
         header = conf->headers->elts;
 
         for (i = 0; i < conf->headers->nelts; i++) {

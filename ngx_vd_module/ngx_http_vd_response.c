@@ -486,16 +486,23 @@ ngx_http_vd_complete(ngx_http_vd_ctx_t *ctx)
 }
 
 
-/* A reply over the limit is read on, but not kept. */
+/* Of a reply over the limit no more is kept than the journal is to quote. */
 
 static ngx_int_t
 ngx_http_vd_keep(ngx_http_vd_ctx_t *ctx, u_char *p, size_t len)
 {
-    if (ctx->too_large
-        || len > ctx->conf->max_response_size - ctx->reply.len)
-    {
-        ctx->too_large = 1;
+    if (ctx->too_large) {
         return NGX_OK;
+    }
+
+    if (len > ctx->conf->max_response_size - ctx->reply.len) {
+        ctx->too_large = 1;
+
+        if (ctx->reply.len >= VD_RECORD_RESPONSE_MAX) {
+            return NGX_OK;
+        }
+
+        len = ngx_min(len, VD_RECORD_RESPONSE_MAX - ctx->reply.len);
     }
 
     if (ctx->reply.len + len > ctx->reply_size
@@ -523,10 +530,10 @@ ngx_http_vd_grow_reply(ngx_http_vd_ctx_t *ctx, size_t len)
 
     } else {
         size = ngx_max(ctx->reply_size * 2, NGX_HTTP_VD_REPLY_SIZE);
-        size = ngx_max(size, (off_t) (ctx->reply.len + len));
     }
 
     size = ngx_min(size, (off_t) ctx->conf->max_response_size);
+    size = ngx_max(size, (off_t) (ctx->reply.len + len));
 
     data = ngx_pnalloc(ctx->clone->pool, size);
     if (data == NULL) {

@@ -18,6 +18,7 @@ static vd_stage_e ngx_http_vd_stage(ngx_http_vd_ctx_t *ctx,
     ngx_http_upstream_t *u);
 static void ngx_http_vd_find_ticket(ngx_http_vd_ctx_t *ctx);
 static void ngx_http_vd_log_attempt(ngx_http_vd_ctx_t *ctx);
+static void ngx_http_vd_count_attempt(ngx_http_vd_ctx_t *ctx);
 
 
 ngx_int_t
@@ -57,6 +58,9 @@ ngx_http_vd_upstream_handler(ngx_http_request_t *r)
     ctx->timer.log = r->connection->log;
 
     ngx_add_timer(&ctx->timer, vlcf->timeout);
+
+    ngx_http_vd_count_start(vlcf->output->counters);
+    ctx->in_flight = 1;
 
     r->main->count++;
 
@@ -210,6 +214,55 @@ ngx_http_vd_end_attempt(ngx_http_vd_ctx_t *ctx)
     }
 
     ngx_http_vd_log_attempt(ctx);
+    ngx_http_vd_count_attempt(ctx);
+
+    ngx_http_vd_record(ctx);
+}
+
+
+static void
+ngx_http_vd_count_attempt(ngx_http_vd_ctx_t *ctx)
+{
+    ngx_uint_t                    class;
+    ngx_http_vd_counters_t       *counters;
+    ngx_http_vd_ticket_result_e   ticket;
+
+    counters = ctx->conf->output->counters;
+
+    if (counters == NULL) {
+        return;
+    }
+
+    if (ctx->in_flight) {
+        ctx->in_flight = 0;
+        ngx_http_vd_count_end(counters);
+    }
+
+    class = ctx->exchange.status / 100;
+
+    if (class >= 2 && class < 2 + NGX_HTTP_VD_CLASSES) {
+        (void) ngx_atomic_fetch_add(&counters->responses[class - 2], 1);
+    }
+
+    (void) ngx_atomic_fetch_add(&counters->request_bytes, ctx->body_length);
+
+    ngx_http_vd_histogram_add(&counters->durations,
+                              (uint64_t) ctx->duration * 1000);
+
+    if (ctx->result.outcome == VD_FAILED) {
+        (void) ngx_atomic_fetch_add(&counters->failed[ctx->result.reason], 1);
+        return;
+    }
+
+    ticket = (ctx->ticket_error == VD_TICKET_FOUND)
+             ? NGX_HTTP_VD_TICKET_FOUND
+             : (ctx->ticket_error == VD_TICKET_MISSING)
+               ? NGX_HTTP_VD_TICKET_NONE : NGX_HTTP_VD_TICKET_REJECTED;
+
+    (void) ngx_atomic_fetch_add(&counters->tickets[ticket], 1);
+    (void) ngx_atomic_fetch_add(&counters->delivered, 1);
+
+    counters->last_delivered = ngx_time();
 }
 
 

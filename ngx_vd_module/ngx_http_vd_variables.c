@@ -104,9 +104,11 @@ ngx_str_t *
 ngx_http_vd_state(ngx_http_vd_ctx_t *ctx)
 {
     static ngx_str_t  delivered = ngx_string("delivered");
+    static ngx_str_t  pending = ngx_string("pending");
     static ngx_str_t  failed = ngx_string("failed");
 
-    return (ctx->result.outcome == VD_DELIVERED) ? &delivered : &failed;
+    return (ctx->result.outcome == VD_DELIVERED) ? &delivered
+           : ctx->journaled ? &pending : &failed;
 }
 
 
@@ -201,14 +203,17 @@ ngx_http_vd_name_variable(ngx_http_request_t *r,
 
     ctx = ngx_http_vd_variable_ctx(r, v);
 
-    if (ctx == NULL || ctx->result.outcome == VD_OUTCOME_NONE) {
+    if (ctx == NULL
+        || (ctx->result.outcome == VD_OUTCOME_NONE && !ctx->accepted))
+    {
         return NGX_OK;
     }
 
     switch (data) {
 
     case NGX_HTTP_VD_OUTCOME:
-        name = vd_outcome_name(ctx->result.outcome);
+        name = ctx->accepted ? "accepted"
+                             : vd_outcome_name(ctx->result.outcome);
         break;
 
     case NGX_HTTP_VD_REASON:
@@ -224,7 +229,7 @@ ngx_http_vd_name_variable(ngx_http_request_t *r,
         return NGX_OK;
 
     default: /* NGX_HTTP_VD_JOURNALED */
-        name = "false";
+        name = ctx->journaled ? "true" : "false";
     }
 
     text.data = (u_char *) name;

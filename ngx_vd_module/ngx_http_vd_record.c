@@ -1,0 +1,187 @@
+
+/*
+ * Copyright (C) The ngx_vd_module authors
+ *
+ * What the journal is told of a delivery, and what follows when it is on disk.
+ */
+
+
+#include "ngx_http_vd_module.h"
+
+
+typedef struct {
+    u_char                   *start;
+    u_char                   *last;
+} ngx_http_vd_gather_t;
+
+
+static ngx_int_t ngx_http_vd_record_body(ngx_http_vd_ctx_t *ctx,
+    vd_record_t *record, u_char **copy);
+static ngx_int_t ngx_http_vd_gather_piece(void *data, u_char *p, size_t len);
+static vd_text_t ngx_http_vd_text(ngx_str_t *s);
+static void ngx_http_vd_recorded(void *data, ngx_uint_t written);
+
+
+void
+ngx_http_vd_record(ngx_http_vd_ctx_t *ctx)
+{
+    u_char                    *copy;
+    vd_record_t                record;
+    ngx_time_t                *tp;
+    ngx_http_request_t        *r;
+    ngx_http_vd_loc_conf_t    *conf;
+
+    conf = ctx->conf;
+
+    if (conf->journal == NULL) {
+        return;
+    }
+
+    r = ctx->request;
+    tp = ngx_timeofday();
+
+    ngx_memzero(&record, sizeof(vd_record_t));
+
+    record.time = (uint64_t) tp->sec * 1000 + tp->msec;
+    record.id = ngx_http_vd_text(&ctx->id);
+    record.output = ngx_http_vd_text(&conf->output->id);
+    record.label.data = conf->output->label.data
+                        ? conf->output->label.data : (u_char *) "";
+    record.label.len = conf->output->label.len;
+    record.case_id = ngx_http_vd_text(&ctx->case_id);
+    record.uri = ngx_http_vd_text(&r->unparsed_uri);
+    record.attempt = ctx->attempt;
+
+    if (ctx->accepted) {
+        record.outcome = "accepted";
+        record.duration = -1;
+
+    } else {
+        record.outcome = vd_outcome_name(ctx->result.outcome);
+        record.duration = ctx->duration;
+    }
+
+    record.reason = vd_reason_name(ctx->result.reason);
+    record.status = ctx->exchange.status;
+    record.upstream = ngx_http_vd_text(&ctx->upstream);
+    record.ticket_id = ngx_http_vd_text(&ctx->ticket_id);
+    record.ticket_error = vd_ticket_error_name(ctx->ticket_error);
+
+    if (ctx->exchange.status) {
+        record.response.data = ctx->reply.data ? ctx->reply.data
+                                               : (u_char *) "";
+        record.response.len = ctx->reply.len;
+    }
+
+    record.content_type = ngx_http_vd_text(ngx_http_vd_content_type(ctx));
+
+    copy = NULL;
+
+    if (ngx_http_vd_record_body(ctx, &record, &copy) != NGX_OK) {
+        return;
+    }
+
+    ctx->waiter.handler = ngx_http_vd_recorded;
+    ctx->waiter.data = ctx;
+
+    (void) ngx_http_vd_journal_append(conf->journal, &record, &ctx->waiter,
+                                      r->connection->log);
+
+    if (copy) {
+        ngx_free(copy);
+    }
+}
+
+
+/*
+ * The body goes with the first attempt that leaves the delivery open: it is
+ * what the case is retried from.
+ */
+
+static ngx_int_t
+ngx_http_vd_record_body(ngx_http_vd_ctx_t *ctx, vd_record_t *record,
+    u_char **copy)
+{
+    ngx_buf_t             *b;
+    ngx_http_vd_gather_t   gather;
+
+    if (!ctx->conf->journal->bodies
+        && (ctx->attempt != 1 || ctx->result.outcome == VD_DELIVERED))
+    {
+        return NGX_OK;
+    }
+
+    b = ctx->body->buf;
+
+    if (ctx->body->next == NULL && ngx_buf_in_memory(b)) {
+        record->body.data = b->pos;
+        record->body.len = b->last - b->pos;
+        return NGX_OK;
+    }
+
+    *copy = ngx_alloc(ctx->body_length, ctx->request->connection->log);
+    if (*copy == NULL) {
+        return NGX_ERROR;
+    }
+
+    gather.start = *copy;
+    gather.last = *copy;
+
+    if (ngx_http_vd_walk_body(ctx, ngx_http_vd_gather_piece, &gather)
+        != NGX_OK)
+    {
+        ngx_free(*copy);
+        return NGX_ERROR;
+    }
+
+    record->body.data = gather.start;
+    record->body.len = gather.last - gather.start;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_vd_gather_piece(void *data, u_char *p, size_t len)
+{
+    ngx_http_vd_gather_t *gather = data;
+
+    gather->last = ngx_cpymem(gather->last, p, len);
+
+    return NGX_OK;
+}
+
+
+/* an empty one is unknown */
+
+static vd_text_t
+ngx_http_vd_text(ngx_str_t *s)
+{
+    vd_text_t  text;
+
+    text.data = s->len ? s->data : NULL;
+    text.len = s->len;
+
+    return text;
+}
+
+
+static void
+ngx_http_vd_recorded(void *data, ngx_uint_t written)
+{
+    ngx_http_vd_ctx_t *ctx = data;
+
+    ngx_connection_t    *c;
+    ngx_http_request_t  *r;
+
+    ctx->journaled = written;
+
+    r = ctx->request;
+    c = r->connection;
+
+    ngx_http_set_log_request(c->log, r);
+
+    ngx_http_vd_answer(r);
+
+    ngx_http_run_posted_requests(c);
+}
