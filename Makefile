@@ -9,6 +9,8 @@ NGINX_SRC    ?= /usr/share/nginx/src
 TESTS        ?= t/*.t
 JOBS         ?= $(shell nproc)
 FUZZ_SECONDS ?= 10
+KILLS        ?= 200
+CUTS         ?= 20
 COMPAT       ?= bookworm trixie
 DESTDIR      ?=
 
@@ -21,11 +23,11 @@ TEST_NGINX_LIB ?= $(shell perl -MTest::Nginx::Socket \
 BUILD_PACKAGES = dpkg-dev gcc libjansson-dev libpcre2-dev libssl-dev make \
 	nginx nginx-dev zlib1g-dev
 
-TEST_PACKAGES = black ca-certificates clang clang-tidy cppcheck curl jq \
+TEST_PACKAGES = black ca-certificates clang clang-tidy cppcheck curl e2fsprogs jq \
 	libclang-rt-dev libcmocka-dev liblist-moreutils-perl \
 	libtest-base-perl libtest-longstring-perl libtext-diff-perl \
-	libwww-perl mypy openssl perl procps pyflakes3 python3 shellcheck \
-	valgrind wrk
+	libwww-perl mount mypy openssl patch perl procps prometheus pyflakes3 \
+	python3 shellcheck strace util-linux valgrind wrk
 
 MODULE  = build/ngx_http_vd_module.so
 NGX_C   = $(wildcard ngx_vd_module/ngx_http_vd_*.c)
@@ -47,7 +49,7 @@ SOURCE_DIRS = $(wildcard .ci bench build-aux demo sidecar t)
 
 .NOTPARALLEL:
 .PHONY: help build install demo test deps build-deps lint unit fuzz suites \
-	asan valgrind compat bench clean
+	faults torture asan valgrind compat bench clean
 
 
 help:
@@ -55,14 +57,16 @@ help:
 	@echo '               or NGINX_SRC=DIR, a source tree of any nginx >= 1.22'
 	@echo 'make install   puts it where the installed nginx looks (DESTDIR=)'
 	@echo 'make demo      shows it at work'
-	@echo 'make test      what must pass: lint unit fuzz suites asan'
+	@echo 'make test      what must pass: lint unit fuzz suites faults torture asan'
 	@echo
 	@echo 'make deps      installs the Debian packages that all this needs'
 	@echo 'make lint      style and static analysis of C, Python and shell'
 	@echo 'make unit      unit tests: the plain C parts, the helpers of the tests'
 	@echo 'make fuzz      fuzzes the plain C parts, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
 	@echo 'make suites    TESTS="$(TESTS)" against the installed nginx'
-	@echo 'make asan      the same, with AddressSanitizer and UBSan'
+	@echo 'make faults    whether the tests of the disk notice planted faults'
+	@echo 'make torture   kills workers, KILLS=$(KILLS), and the power, CUTS=$(CUTS), under load'
+	@echo 'make asan      the same as suites, with AddressSanitizer and UBSan'
 	@echo 'make valgrind  the same, under valgrind'
 	@echo 'make compat    the same, with the nginx of COMPAT="$(COMPAT)"'
 	@echo 'make bench     compares it with what else could be done'
@@ -83,7 +87,7 @@ build: build-deps
 	@install -C build/module/objs/$(notdir $(MODULE)) $(MODULE)
 
 
-test: deps lint unit fuzz suites asan
+test: deps lint unit fuzz suites faults torture asan
 
 
 # $(call prove,NGINX,MODULE) runs the suites.
@@ -103,13 +107,28 @@ logged = rm -rf $(1) && mkdir -m 1777 $(1) && { $(2); } && status=0 \
 full-nginx = build-aux/nginx-build $(1) $(2) 'binary modules' \
 	--with-compat --with-debug --with-threads --with-pcre-jit \
 	--with-http_addition_module --with-http_auth_request_module \
-	--with-http_realip_module --with-http_ssl_module \
+	--with-http_realip_module --with-http_ssl_module --with-poll_module \
 	--with-http_stub_status_module --with-http_sub_module \
 	--with-http_v2_module $(3)
 
 
 suites: deps build
 	@$(call prove,$(NGINX_BINARY),$(MODULE))
+
+
+# Whether the tests of the disk bite: each fails with the fault that is planted.
+
+faults: deps build
+	TEST_NGINX_BINARY=$(NGINX_BINARY) prove -It/lib t/faults/faults.t
+
+
+# Records that were acknowledged, looked for after kills and power cuts; these
+# need root, for a disk image of their own.  t/torture/bite shows that faults
+# would be noticed.
+
+torture: deps build
+	t/torture/run kill --kills $(KILLS) --nginx $(NGINX_BINARY)
+	t/torture/run power --cuts $(CUTS) --nginx $(NGINX_BINARY)
 
 
 # With NGX_DEBUG_PALLOC each piece of a pool is an allocation of its own, so
@@ -159,7 +178,7 @@ compat-%: deps
 # The plain C parts, without nginx: all their code with each test.
 
 WARNINGS = -std=gnu11 -Wall -Wextra -Werror
-LIBS     = -ljansson -lcrypto -lpcre2-8
+LIBS     = -ljansson -lcrypto -lpcre2-8 -lz
 
 $(UNIT): build/%: t/%.c $(PLAIN_C) $(HEADERS)
 	@mkdir -p $(@D)

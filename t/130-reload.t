@@ -64,14 +64,11 @@ sub start_load {
 sub _load {
     my ($nginx, $uri, $out) = @_;
 
-    my $stop = 0;
-    my $ok   = 0;
-    local $SIG{TERM} = sub { $stop = 1 };
+    my $ok = 0;
 
-    # not longer than the test itself
-    my $parent = getppid;
+    Test::VD::Nginx::until_term(sub {
+        my ($n) = @_;
 
-    for (my $n = 0; !$stop && getppid == $parent; $n++) {
         my $answer = eval { $nginx->deliver($uri, id => "$$-$n") } // $@;
         my $right  = Test::VD::answer('delivered 200 T-1', "$$-$n");
 
@@ -81,7 +78,7 @@ sub _load {
         else {
             syswrite $out, "wrong: $answer\n";
         }
-    }
+    });
 
     syswrite $out, "$ok\n";
     POSIX::_exit(0);

@@ -1,7 +1,7 @@
 # Copyright (C) The ngx_vd_module authors
 #
-# conf.example starts when one does what it says at its head, as any user, and
-# delivers.  Of its text only the two ports are changed, as they may be taken;
+# conf.example starts when one does what it says at its head, as any user,
+# delivers, and keeps what it could not.  Of its text only the two ports are changed, as they may be taken;
 # the receiver is demo/receiver, behind an nginx that does TLS for it and whose
 # certificate is of a CA that "the operating system" trusts (SSL_CERT_FILE).
 
@@ -85,20 +85,30 @@ sub try_example {
 
     my @steps = $EXAMPLE =~ /^#     (.+)$/mg;
     my ($at) = grep { $steps[$_] =~ /^nginx / } 0 .. $#steps;
-    my ($curl)   = grep {/^curl /} @steps;
-    my ($reload) = $EXAMPLE =~ /run "(nginx [^"]+)"/;
+    my ($chown)  = grep {/^chown /} @steps;
+    my ($curl)   = grep {/^curl --json /} @steps;
+    my ($status) = grep {/^curl http/} @steps;
+    my ($reload) = $EXAMPLE =~ /"(nginx [^"]+ -s reload)"/;
     is($steps[0], 'dir=$HOME/vd', 'the first step names the directory');
 
     my $source = make_source("$site/source", @ids);
     my $run    = sub { run_as(\@ids, $source, "dir=$site/vd\n" . join "\n", @_) };
 
     is($run->(@steps[ 1 .. $at - 1 ]), '', 'what its head says to do is quiet');
-    is(sprintf('%o', (stat "$site/vd/secrets/28")[2] & 07777), '600', 'secrets are private');
+    is(mode("$site/vd/secrets/28"), '600', 'secrets are private');
+    is(mode("$site/vd/journal"),    '750', 'and so is the journal');
 
     my $config  = "$site/vd/conf.example";
     my $changed = change_ports($config, \%port);
     is($changed, 3, 'each port stands there as often as thought');
 
+    if ($ids[0] == 0) {
+        like($run->($steps[$at]), qr/"vd_journal" directory .* for user "nobody"/,
+            'without the one step that root has to take, nginx says so');
+        # there, too, depending on how it was built
+        unlink "$site/vd/logs/error.log";
+        is($run->($chown), '', 'that is quiet, too');
+    }
     is($run->($steps[$at]), '', 'nginx starts, and says nothing');
     my $pid = slurp("$site/vd/logs/nginx.pid") + 0;
     push @running, $pid;
@@ -110,8 +120,14 @@ sub try_example {
     my $case = '{"subject": "Drucker streikt 🖨️ äöü", "transcript": "' . 'lang ' x 40_000 . '"}';
 
     my $down = $run->("$curl -sS" =~ s/:8088/:$port{8088}/r);
-    like($down, qr/^\{"id":"$UUID7","output":"30".*"reason":"connect","journaled":false\}$/,
+    like($down, qr/^\{"id":"$UUID7","output":"30","state":"pending".*"reason":"connect","journaled":true\}$/,
         'the command to POST a case has the answer that the head tells of');
+    my ($case_sent) = $curl =~ /--json '([^']+)'/;
+    my @failed = records("$site/vd/journal");
+    is(@failed, 1, 'it is in the journal');
+    is($failed[0]{id},      decode_json($down)->{id}, 'by its id');
+    is($failed[0]{outcome}, 'failed',                 'as failed');
+    is($failed[0]{body},    $case_sent,               'with the case');
 
     my @receiver = start_receiver("$site/receiver", "$site/vd/secrets", $port{8443});
     like($run->($reload), qr/^(?:[^\n]+ signal process started\n)?$/, 'the command to reload works');
@@ -130,6 +146,8 @@ sub try_example {
     is($refused->{status}, 400, 'what is not JSON is refused');
     is(HTTP::Tiny->new->get("http://127.0.0.1:$port{8088}/")->{status}, 404, 'nothing else is there');
 
+    check_status($run->("$status -sS" =~ s/:8088/:$port{8088}/r));
+
     stop($pid, 'QUIT');
     stop($_,   'TERM') for @receiver;
 
@@ -139,6 +157,8 @@ sub try_example {
     like(slurp("$site/receiver/case-ids"), qr/^(?:\Q$CASE\E\n){3}$/, 'and the name of the case');
 
     check_log("$site/vd/logs/access.log", \%json, $port{8443});
+    check_journal("$site/vd/journal", { decode_json($down)->{id} => 'failed',
+        map { $_->{id} => 'delivered' } values %json });
     like(slurp("$site/vd/logs/error.log"),
         qr/\(SIGHUP\) received from \d+, reconfiguring/, 'nginx was reloaded');
     unlike(slurp("$site/vd/logs/error.log"),
@@ -177,10 +197,60 @@ sub check_log {
 
     # Workers may write their lines in any order.
     my %of = map { $_->{answer} => $_ } @log;
-    is_deeply([ sort keys %of ], [qw(200 400 404 502)], 'each kind of answer has its line');
-    is($of{502}{reason},  'connect', 'a failed attempt has its reason');
+    is_deeply([ sort keys %of ], [qw(200 202 400 404)], 'each kind of answer has its line');
+    is($of{202}{reason},  'connect', 'a failed attempt has its reason');
     is($of{400}{outcome}, '',        'a refused request has no outcome');
     return;
+}
+
+# What was counted is what was done, and it outlived the reload.
+sub check_status {
+    my ($page) = @_;
+
+    my %value = $page =~ /^([a-z]\S+?(?:\{.*\})?) (\S+)$/mg;
+    for my $id (28, 29, 30) {
+        my $attempts = sub {
+            qq(vd_attempts_total{output="$id",label="$LABELS{$id}",outcome="$_[0]",reason="$_[1]"});
+        };
+        is($value{ $attempts->('delivered', '') }, 1, "$id: delivered");
+        is($value{ $attempts->('failed', 'connect') }, $id == 30 ? 1 : 0, "$id: failed");
+    }
+    is($value{vd_journal_records_total}, 4, 'records');
+    is($value{vd_journal_errors_total},  0, 'and none that was not written');
+
+    open my $promtool, '|-', 'promtool check metrics 2>&1' or die "promtool: $!";
+    print {$promtool} $page;
+    ok(close $promtool, 'promtool finds nothing wrong with the page');
+    return;
+}
+
+# Each segment has its first and its last line, and each delivery a record.
+sub check_journal {
+    my ($dir, $wanted) = @_;
+
+    my %outcome = map { $_->{id} => $_->{outcome} } records($dir);
+    is_deeply(\%outcome, $wanted, 'the journal has each delivery');
+    is_deeply([ map { $_->{outcome} } grep { exists $_->{body} } records($dir) ], ['failed'],
+        'and the case where it failed');
+    for my $file (segments($dir)) {
+        my ($first, @more) = map { decode_json($_) } split /\n/, slurp($file);
+        is("$dir/$first->{segment}.jsonl", $file,            'a segment has its name in it');
+        is($more[-1]{end},                 $first->{segment}, 'and is ended in order');
+        is($more[-1]{records},             $#more,            'with the number of its records');
+    }
+    is_deeply([ grep { !/^[.]{1,2}$/ } map {s{.*/}{}r} glob "$dir/.*" ], [], 'nothing else is left');
+    return;
+}
+
+sub records {
+    my ($dir) = @_;
+    return grep { exists $_->{id} } map { decode_json($_) } map { split /\n/, slurp($_) } segments($dir);
+}
+
+sub segments {
+    my ($dir) = @_;
+    my @files = glob "$dir/*.jsonl";
+    return @files;
 }
 
 
@@ -350,6 +420,11 @@ sub wait_for {
 sub free_port {
     my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1) or die "socket: $!";
     return $socket->sockport;
+}
+
+sub mode {
+    my ($file) = @_;
+    return sprintf '%o', (stat $file)[2] & 07777;
 }
 
 sub slurp {

@@ -19,6 +19,7 @@ use Errno ();
 use File::Temp ();
 use IO::Select;
 use IO::Socket::INET;
+use POSIX ();
 use Time::HiRes qw(sleep time);
 
 use constant {
@@ -74,6 +75,31 @@ sub _free_port {
         return $port if IO::Socket::INET->new(LocalPort => $port, Listen => 1);
     }
     die "no free port found\n";
+}
+
+sub connect {
+    my ($self) = @_;
+
+    return IO::Socket::INET->new("127.0.0.1:$self->{port}")
+        // die "cannot connect to nginx: $@\n";
+}
+
+# Calls $deliver with 0, 1, 2, … until the process is sent a TERM, which is
+# looked for between two calls and interrupts none; or its parent is gone.
+sub until_term {
+    my ($deliver) = @_;
+
+    my $parent = getppid;
+    my $sent   = POSIX::SigSet->new;
+    POSIX::sigprocmask(POSIX::SIG_BLOCK(), POSIX::SigSet->new(POSIX::SIGTERM()));
+
+    for (my $n = 0; getppid == $parent; $n++) {
+        POSIX::sigpending($sent);
+        last if $sent->ismember(POSIX::SIGTERM());
+        $deliver->($n);
+    }
+
+    return;
 }
 
 # Writes the configuration; it is for the next start or reload.
@@ -241,8 +267,7 @@ sub trouble {
 sub begin {
     my ($self, $uri, %request) = @_;
 
-    my $socket = IO::Socket::INET->new("127.0.0.1:$self->{port}")
-        or die "cannot connect to nginx: $@\n";
+    my $socket = $self->connect;
     my $body = $request{body} // $BODY;
     my $head = "POST $uri HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         . 'Content-Length: ' . length($body) . "\r\n";
