@@ -24,6 +24,9 @@ class Candidate:
     location: str
     tls: bool = False
     lua: bool = False
+    vd: bool = False  # has an output, of its name
+    journaled: bool = False  # has a journal, in a directory of its name
+    accepts: bool = False  # answers before it has delivered
 
 
 PROXY = """\
@@ -52,20 +55,39 @@ PROXY_TLS = """\
 
 VD = """\
             vd_pass http://vd/;
-            vd_output 28 "Security Incident";
+            vd_output vd "Security Incident";
 """
 
 VD_BLIND = """\
             vd_pass http://vd-blind/;
-            vd_output 28 "Security Incident";
+            vd_output vd-blind "Security Incident";
             vd_validate off;
 """
 
 VD_TLS = """\
             vd_pass https://vd-tls/;
-            vd_output 28 "Security Incident";
+            vd_output vd-tls "Security Incident";
             vd_ssl_trusted_certificate receiver.crt;
             vd_ssl_name receiver;
+"""
+
+VD_JOURNAL = """\
+            vd_pass http://vd-journal/;
+            vd_output vd-journal "Security Incident";
+            vd_journal journal/vd-journal segment=16m;
+"""
+
+VD_NOSYNC = """\
+            vd_pass http://vd-nosync/;
+            vd_output vd-nosync "Security Incident";
+            vd_journal journal/vd-nosync segment=16m sync=off;
+"""
+
+VD_ACK = """\
+            vd_pass http://vd-ack/;
+            vd_output vd-ack "Security Incident";
+            vd_journal journal/vd-ack segment=16m;
+            vd_ack journal;
 """
 
 LUA = """\
@@ -90,11 +112,36 @@ LUA = """\
 CANDIDATES = (
     Candidate("proxy", "proxy_pass", "proxy", PROXY),
     Candidate("proxy-log", "proxy_pass, body in access_log", "proxy", PROXY_LOG),
-    Candidate("vd-blind", "vd_pass, vd_validate off", "proxy", VD_BLIND),
-    Candidate("vd", "vd_pass", "proxy", VD),
+    Candidate("vd-blind", "vd_pass, vd_validate off", "proxy", VD_BLIND, vd=True),
+    Candidate("vd", "vd_pass", "proxy", VD, vd=True),
+    Candidate(
+        "vd-nosync",
+        "vd_pass, vd_journal sync=off",
+        "proxy",
+        VD_NOSYNC,
+        vd=True,
+        journaled=True,
+    ),
+    Candidate(
+        "vd-journal",
+        "vd_pass, vd_journal",
+        "proxy",
+        VD_JOURNAL,
+        vd=True,
+        journaled=True,
+    ),
+    Candidate(
+        "vd-ack",
+        "vd_ack journal: accepted only",
+        "proxy",
+        VD_ACK,
+        vd=True,
+        journaled=True,
+        accepts=True,
+    ),
     Candidate("lua", "lua: the same by hand, no log", "proxy", LUA, lua=True),
     Candidate("proxy-tls", "proxy_pass, TLS", "proxy-tls", PROXY_TLS, tls=True),
-    Candidate("vd-tls", "vd_pass, TLS", "proxy-tls", VD_TLS, tls=True),
+    Candidate("vd-tls", "vd_pass, TLS", "proxy-tls", VD_TLS, tls=True, vd=True),
 )
 
 EDGE = """\
@@ -104,12 +151,20 @@ EDGE = """\
         '"duration":"$upstream_response_time","body":"$request_body"}}';
 
     vd_secret_file secret;
+    vd_zone bench 256k;
 {patience}
 {lua}{upstreams}
     server {{
         listen 127.0.0.1:{port} backlog=4096;
 
-{locations}    }}
+{locations}        location = /status {{
+            stub_status;
+        }}
+
+        location = /counters {{
+            vd_status;
+        }}
+    }}
 """
 
 UPSTREAM = """\
@@ -193,6 +248,10 @@ def missing_for_lua(site: Site) -> str:
     return ""
 
 
+def journal_dir(site: Site, candidate: Candidate) -> Path:
+    return site.prefix / "journal" / candidate.name
+
+
 def write_keys(site: Site) -> None:
     key = base64.b64encode(secrets.token_bytes(32)).decode()
     (site.prefix / "secret").touch(mode=0o600)
@@ -221,6 +280,9 @@ def start_edge(
 ) -> int:
     lua = any(candidate.lua for candidate in candidates)
     modules = [*lua_modules(site), module] if lua else [module]
+    for candidate in candidates:
+        if candidate.journaled:
+            journal_dir(site, candidate).mkdir(parents=True)
     ports = {False: site.receiver_port, True: site.receiver_tls_port}
     http = EDGE.format(
         port=site.port,

@@ -58,10 +58,10 @@ class Failed(Exception):
 class Site:
     """A directory with all that belongs to one run, and its processes."""
 
-    def __init__(self, nginx: Path, open_files: int) -> None:
+    def __init__(self, nginx: Path, open_files: int, directory: Path) -> None:
         self.nginx = nginx
         self.open_files = open_files
-        self.prefix = Path(tempfile.mkdtemp(prefix="vd-bench-"))
+        self.prefix = Path(tempfile.mkdtemp(prefix="vd-bench-", dir=directory))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         reserved = [reserve_port() for _ in range(3)]
         self._reserved = reserved
@@ -132,9 +132,9 @@ class Site:
 
 
 @contextmanager
-def site(nginx: Path, open_files: int) -> Iterator[Site]:
+def site(nginx: Path, open_files: int, directory: Path) -> Iterator[Site]:
     """Ends and removes everything afterwards, whatever happens."""
-    made = Site(nginx, open_files)
+    made = Site(nginx, open_files, directory)
     try:
         yield made
     finally:
@@ -179,8 +179,12 @@ def modules_dir(nginx: Path) -> Path:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process of one thread has spent on a processor, to the nanosecond."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    """What all threads of a process have spent on a processor, to the nanosecond.
+
+    None of them may have ended in between: its share would be gone.
+    """
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
 def memory_bytes(pid: int) -> dict[str, int]:
