@@ -459,12 +459,16 @@ ngx_http_vd_count_batch(ngx_http_vd_writer_t *writer,
 }
 
 
-/* NULL: there is no zone. */
+/* NULL: there is no zone, or no configuration any more in a worker's exit. */
 
 static ngx_http_vd_journal_counters_t *
 ngx_http_vd_writer_counters(void)
 {
     ngx_http_vd_main_conf_t  *vmcf;
+
+    if (ngx_cycle->conf_ctx == NULL) {
+        return NULL;
+    }
 
     vmcf = ngx_http_cycle_get_module_main_conf(ngx_cycle, ngx_http_vd_module);
 

@@ -297,6 +297,25 @@ subtest 'the last line of a segment fails' => sub {
 };
 
 
+# The worker crashed: it counted the failure with a configuration that nginx has
+# put aside by then.
+subtest 'the last line fails when a worker exits' => sub {
+    my $nginx = Test::VD::Journal->start(main => $ONE, journal => '', server => $OUTPUTS);
+    my @all   = ($nginx->pid, $nginx->workers);
+    my $trace;
+
+    answered($nginx->deliver('/bad', id => 'one'), '202 pending true', 'before');
+    $trace = $nginx->trace('-e', 'trace=pwrite64', '-e', 'inject=pwrite64:error=ENOSPC');
+    $nginx->signal('QUIT');
+    ok($nginx->gone(SOON, @all), 'nginx is gone');
+    $nginx->release($trace);
+
+    complained($nginx, qr/pwrite\(\) failed.*\(28: /);
+    like($nginx->whole_log, qr/worker process $all[1] exited with code 0/, 'the worker ended well');
+    is(join(' ', map { $_->{id} } $nginx->records), 'one', 'the record is there');
+};
+
+
 subtest 'a slow disk: many records with one sync' => sub {
     my $nginx = Test::VD::Journal->start(journal => '', server => $OUTPUTS);
     $nginx->deliver('/bad', id => 'first');
