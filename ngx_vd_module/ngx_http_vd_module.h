@@ -148,6 +148,7 @@ typedef struct {
     off_t                           length;  /* what is to come, -1: unknown */
     ngx_str_t                       reply;
     size_t                          reply_size;
+    ngx_str_t                       retry_after;  /* the header, as it came */
     ngx_uint_t                      interim;
     vd_exchange_t                   exchange;
 

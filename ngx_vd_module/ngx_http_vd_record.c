@@ -15,6 +15,8 @@ typedef struct {
 } ngx_http_vd_gather_t;
 
 
+static time_t ngx_http_vd_retry_seconds(ngx_http_vd_ctx_t *ctx, time_t now);
+static time_t ngx_http_vd_date(ngx_str_t *text);
 static ngx_int_t ngx_http_vd_record_body(ngx_http_vd_ctx_t *ctx,
     vd_record_t *record, u_char **copy);
 static ngx_int_t ngx_http_vd_gather_piece(void *data, u_char *p, size_t len);
@@ -73,6 +75,7 @@ ngx_http_vd_record(ngx_http_vd_ctx_t *ctx)
         record.response.len = ctx->reply.len;
     }
 
+    record.retry_after = ngx_http_vd_retry_seconds(ctx, tp->sec);
     record.content_type = ngx_http_vd_text(ngx_http_vd_content_type(ctx));
 
     copy = NULL;
@@ -90,6 +93,56 @@ ngx_http_vd_record(ngx_http_vd_ctx_t *ctx)
     if (copy) {
         ngx_free(copy);
     }
+}
+
+
+/* From now on, in seconds: NGX_ERROR if the receiver did not say. */
+
+static time_t
+ngx_http_vd_retry_seconds(ngx_http_vd_ctx_t *ctx, time_t now)
+{
+    time_t  seconds, date;
+
+    if (ctx->result.reason != VD_REASON_STATUS) {
+        return NGX_ERROR;
+    }
+
+    seconds = vd_retry_after_parse(ctx->retry_after.data,
+                                   ctx->retry_after.len);
+    if (seconds >= 0) {
+        return seconds;
+    }
+
+    date = ngx_http_vd_date(&ctx->retry_after);
+
+    if (date == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
+    return (date <= now) ? 0 : ngx_min(date - now, VD_RETRY_AFTER_MAX);
+}
+
+
+/*
+ * An HTTP-date (RFC 9110, 5.6.7).  nginx does not look at what follows the
+ * time of day: another zone, or a second date.
+ */
+
+static time_t
+ngx_http_vd_date(ngx_str_t *text)
+{
+    static const char  asctime[] = "Sun Nov  6 08:49:37 1994";
+    static const char  longest[] = "Wednesday, 09-Nov-94 08:49:37 GMT";
+
+    if (text->len == sizeof(asctime) - 1
+        || (text->len > sizeof(asctime) - 1
+            && text->len <= sizeof(longest) - 1
+            && ngx_strncmp(text->data + text->len - 4, " GMT", 4) == 0))
+    {
+        return ngx_parse_http_time(text->data, text->len);
+    }
+
+    return NGX_ERROR;
 }
 
 

@@ -3,7 +3,7 @@
  * Copyright (C) The ngx_vd_module authors
  *
  * The receiver's response: read strictly as HTTP/1.x (RFC 9112).  Of its
- * headers only those count that frame the message.
+ * headers only those count that frame the message, and Retry-After.
  */
 
 
@@ -25,6 +25,7 @@ static ngx_int_t ngx_http_vd_content_length(ngx_http_request_t *r,
 static ngx_int_t ngx_http_vd_transfer_encoding(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx, ngx_str_t *value);
 static void ngx_http_vd_connection(ngx_http_vd_ctx_t *ctx, ngx_str_t *value);
+static void ngx_http_vd_retry_after(ngx_http_vd_ctx_t *ctx, ngx_str_t *value);
 static ngx_int_t ngx_http_vd_end_header(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx);
 static ngx_int_t ngx_http_vd_skip_interim(ngx_http_request_t *r,
@@ -59,6 +60,7 @@ ngx_http_vd_start_response(ngx_http_vd_ctx_t *ctx)
     ctx->length = -1;
     ctx->interim = 0;
     ctx->reply.len = 0;
+    ngx_str_null(&ctx->retry_after);
 
     ctx->has_length = 0;
     ctx->chunked_reply = 0;
@@ -173,6 +175,12 @@ ngx_http_vd_process_line(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
         ngx_http_vd_connection(ctx, &value);
     }
 
+    if (name.len == sizeof("Retry-After") - 1
+        && ngx_strncasecmp(name.data, (u_char *) "Retry-After", name.len) == 0)
+    {
+        ngx_http_vd_retry_after(ctx, &value);
+    }
+
     return NGX_OK;
 }
 
@@ -228,6 +236,24 @@ ngx_http_vd_connection(ngx_http_vd_ctx_t *ctx, ngx_str_t *value)
         != NULL)
     {
         ctx->close = 1;
+    }
+}
+
+
+/* Of several none counts: an empty value is no valid one. */
+
+static void
+ngx_http_vd_retry_after(ngx_http_vd_ctx_t *ctx, ngx_str_t *value)
+{
+    if (ctx->retry_after.data) {
+        ctx->retry_after.len = 0;
+        return;
+    }
+
+    ctx->retry_after.data = ngx_pstrdup(ctx->clone->pool, value);
+
+    if (ctx->retry_after.data) {
+        ctx->retry_after.len = value->len;
     }
 }
 
@@ -294,6 +320,7 @@ ngx_http_vd_skip_interim(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
     ctx->has_length = 0;
     ctx->chunked_reply = 0;
     ctx->length = -1;
+    ngx_str_null(&ctx->retry_after);
     r->state = 0;
 
     /* its bytes do not count against the size of the final header */

@@ -111,3 +111,32 @@ vd_attempt_parse(const unsigned char *text, size_t len)
 
     return attempt > 0 ? attempt : -1;
 }
+
+
+int
+vd_retry_after_parse(const unsigned char *text, size_t len)
+{
+    int     seconds;
+    size_t  i;
+
+    if (len == 0) {
+        return -1;
+    }
+
+    seconds = 0;
+
+    for (i = 0; i < len; i++) {
+
+        if (text[i] < '0' || text[i] > '9') {
+            return -1;
+        }
+
+        seconds = seconds * 10 + (text[i] - '0');
+
+        if (seconds > VD_RETRY_AFTER_MAX) {
+            seconds = VD_RETRY_AFTER_MAX;
+        }
+    }
+
+    return seconds;
+}

@@ -21,6 +21,9 @@
 #define VD_OUTPUT_ID_MAX    64
 #define VD_ATTEMPT_MAX      1000
 
+/* a week: no receiver that errs, or means it ill, puts a case off for ever */
+#define VD_RETRY_AFTER_MAX  604800
+
 
 /*
  * Writes the UUIDv7 (RFC 9562, 5.7) of a Unix time in milliseconds and of
@@ -36,6 +39,12 @@ int vd_output_id_valid(const unsigned char *id, size_t len);
 
 /* An attempt's number: decimal digits, 1 to VD_ATTEMPT_MAX; -1 if not so. */
 int vd_attempt_parse(const unsigned char *text, size_t len);
+
+/*
+ * Retry-After's delay-seconds (RFC 9110, 10.2.3): decimal digits; -1 if not so.
+ * More than VD_RETRY_AFTER_MAX are that many.
+ */
+int vd_retry_after_parse(const unsigned char *text, size_t len);
 
 
 #endif /* VD_ID_H_INCLUDED_ */

@@ -153,6 +153,12 @@ vd_record_write(const vd_record_t *record, unsigned char *out)
     p = vd_write_text(p, vd_key("ticket_error"),
                       vd_record_word(record->ticket_error));
     p = vd_write_text(p, vd_key("response"), vd_record_response(record));
+
+    if (record->retry_after >= 0) {
+        p = vd_write_number(p, vd_key("retry_after"),
+                            (uint64_t) record->retry_after);
+    }
+
     p = vd_write_text(p, vd_key("content_type"), record->content_type);
 
     if (record->body.data != NULL) {

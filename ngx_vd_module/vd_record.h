@@ -49,6 +49,7 @@ typedef struct {
     const char   *ticket_error;
     vd_text_t     response;         /* the first VD_RECORD_RESPONSE_MAX bytes
                                        of it are written */
+    int64_t       retry_after;      /* seconds, -1: the key is left out */
     vd_text_t     content_type;
     vd_text_t     body;             /* data NULL: the key is left out */
 

@@ -28,6 +28,9 @@
 #define CRC_LEN         (sizeof(",\"crc\":\"01234567\"}\n") - 1)
 #define RESPONSE        7
 
+/* of every record */
+#define KEYS            18
+
 
 typedef struct {
     const uint8_t  *data;
@@ -143,6 +146,7 @@ fill(vd_record_t *record, input_t *input)
     record->attempt = (unsigned) take_number(input, 4);
     record->status = (unsigned) take_number(input, 2);
     record->duration = (int64_t) take_number(input, 8);
+    record->retry_after = (int64_t) take_number(input, 8);
     record->outcome = words[take_number(input, 1) % countof(words)];
     record->reason = words[take_number(input, 1) % countof(words)];
     record->ticket_error = words[take_number(input, 1) % countof(words)];
@@ -253,6 +257,18 @@ require_number(json_t *json, int64_t number, int known)
 
 
 static void
+require_retry_after(json_t *json, int64_t seconds)
+{
+    if (seconds >= 0) {
+        require_number(json, seconds, 1);
+
+    } else {
+        require(json == NULL);
+    }
+}
+
+
+static void
 require_body(json_t *json, vd_text_t body)
 {
     size_t          len;
@@ -328,6 +344,8 @@ require_record(const vd_record_t *record, json_t *json)
     require_number(json_object_get(json, "duration_ms"), record->duration,
                    record->duration >= 0);
 
+    require_retry_after(json_object_get(json, "retry_after"),
+                        record->retry_after);
     require_body(json, record->body);
 }
 
@@ -416,7 +434,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     require(json != NULL);
 
     require_record(&record, json);
-    require(json_object_size(json) == (record.body.data != NULL ? 19 : 18));
+    require(json_object_size(json) == KEYS + (record.retry_after >= 0)
+                                      + (record.body.data != NULL));
 
     json_decref(json);
     free(line);

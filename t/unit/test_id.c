@@ -217,6 +217,54 @@ attempts_are_nothing_but_digits(void **state)
 }
 
 
+static void
+delays_are_digits_and_at_most_a_week(void **state)
+{
+    int                       i, ch;
+    size_t                    len;
+    unsigned char             text[64];
+    static const char *const  bad[] = {
+        "", " ", "-1", "+1", " 1", "1 ", "1\t", "0x1", "1e2", "1.0", "5s",
+        "5, 5", "5;", "soon", "\xd9\xa1", "Sun, 06 Nov 1994 08:49:37 GMT",
+        "99999999999999999999x"
+    };
+
+    (void) state;
+
+    for (i = 0; i <= 700000; i += (i < 600000) ? 997 : 1) {
+        len = (size_t) snprintf((char *) text, sizeof(text), "%d", i);
+
+        assert_int_equal(vd_retry_after_parse(text, len),
+                         i < 604800 ? i : 604800);
+    }
+
+    for (len = 7; len <= sizeof(text); len++) {
+        memset(text, '9', len);
+        assert_int_equal(vd_retry_after_parse(text, len), 604800);
+
+        memset(text, '0', len - 1);
+        assert_int_equal(vd_retry_after_parse(text, len), 9);
+        assert_int_equal(vd_retry_after_parse(text, len - 1), 0);
+    }
+
+    for (i = 0; i < (int) countof(bad); i++) {
+        assert_int_equal(vd_retry_after_parse((const unsigned char *) bad[i],
+                                              strlen(bad[i])),
+                         -1);
+    }
+
+    for (ch = 0; ch < 256; ch++) {
+        text[0] = '1';
+        text[1] = (unsigned char) ch;
+
+        assert_int_equal(vd_retry_after_parse(text, 2),
+                         (ch >= '0' && ch <= '9') ? 10 + ch - '0' : -1);
+    }
+
+    assert_int_equal(vd_retry_after_parse(NULL, 0), -1);
+}
+
+
 int
 main(void)
 {
@@ -227,7 +275,8 @@ main(void)
         cmocka_unit_test(delivery_ids_have_their_alphabet_and_length),
         cmocka_unit_test(output_ids_have_their_alphabet_and_length),
         cmocka_unit_test(attempts_are_1_to_1000),
-        cmocka_unit_test(attempts_are_nothing_but_digits)
+        cmocka_unit_test(attempts_are_nothing_but_digits),
+        cmocka_unit_test(delays_are_digits_and_at_most_a_week)
     };
 
     return cmocka_run_group_tests_name("vd_id", tests, NULL, NULL);

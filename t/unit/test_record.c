@@ -71,9 +71,26 @@ static const vd_record_t  example = {
     .duration = 12,
     .ticket_error = "not_json",
     .response = T("try \"later\"\r\n"),
+    .retry_after = -1,
     .content_type = T("application/json"),
     .body = T("{\"a\":1}\n")
 };
+
+
+/* its line */
+
+#define BEGIN                                                                 \
+    "{\"v\":1,\"time\":\"2026-11-22T10:00:00.123Z\","                         \
+    "\"id\":\"018f2b7c-0000-7000-8000-000000000001\",\"output\":\"28\","      \
+    "\"label\":\"Security Incident - Critical Alert\","                       \
+    "\"case\":\"CASE-4711\",\"uri\":\"/outputs/28\",\"attempt\":1,"           \
+    "\"outcome\":\"failed\",\"reason\":\"status\",\"status\":503,"            \
+    "\"upstream\":\"127.0.0.1:443\",\"duration_ms\":12,"                      \
+    "\"ticket_id\":null,\"ticket_error\":\"not_json\","                       \
+    "\"response\":\"try \\\"later\\\"\\r\\n\""
+
+#define END                                                                   \
+    ",\"content_type\":\"application/json\",\"body\":\"{\\\"a\\\":1}\\n\""
 
 
 static const field_t  texts[] = {
@@ -99,7 +116,7 @@ static const field_t  words[] = {
 static const char *const  keys[] = {
     "v", "time", "id", "output", "label", "case", "uri", "attempt", "outcome",
     "reason", "status", "upstream", "duration_ms", "ticket_id",
-    "ticket_error", "response", "content_type", "body", "crc"
+    "ticket_error", "response", "retry_after", "content_type", "body", "crc"
 };
 
 
@@ -356,31 +373,34 @@ check_body(const void *data, size_t len, int is_text)
 
 
 static void
+check_text(vd_record_t *record, const char *expected)
+{
+    char    *line;
+    size_t   len;
+
+    line = encode(record, &len);
+
+    assert_int_equal(len, strlen(expected) + CRC_LEN);
+    assert_memory_equal(line, expected, strlen(expected));
+
+    free(line);
+}
+
+
+static void
 a_line_is_as_documented(void **state)
 {
-    char        *line;
-    size_t       len;
     vd_record_t  record = example;
 
-    static const char  expected[] =
-        "{\"v\":1,\"time\":\"2026-11-22T10:00:00.123Z\","
-        "\"id\":\"018f2b7c-0000-7000-8000-000000000001\",\"output\":\"28\","
-        "\"label\":\"Security Incident - Critical Alert\","
-        "\"case\":\"CASE-4711\",\"uri\":\"/outputs/28\",\"attempt\":1,"
-        "\"outcome\":\"failed\",\"reason\":\"status\",\"status\":503,"
-        "\"upstream\":\"127.0.0.1:443\",\"duration_ms\":12,"
-        "\"ticket_id\":null,\"ticket_error\":\"not_json\","
-        "\"response\":\"try \\\"later\\\"\\r\\n\","
-        "\"content_type\":\"application/json\",\"body\":\"{\\\"a\\\":1}\\n\"";
+    static const char  expected[] = BEGIN END;
+    static const char  with_retry_after[] = BEGIN ",\"retry_after\":120" END;
 
     (void) state;
 
-    line = encode(&record, &len);
+    check_text(&record, expected);
 
-    assert_int_equal(len, sizeof(expected) - 1 + CRC_LEN);
-    assert_memory_equal(line, expected, sizeof(expected) - 1);
-
-    free(line);
+    record.retry_after = 120;
+    check_text(&record, with_retry_after);
 }
 
 
@@ -400,6 +420,11 @@ check_keys(vd_record_t *record, const char *body)
 
         if (strcmp(expected, "body") == 0) {
             expected = (body != NULL) ? body : keys[i++];
+
+        } else if (strcmp(expected, "retry_after") == 0
+                   && record->retry_after < 0)
+        {
+            expected = keys[i++];
         }
 
         assert_string_equal(key, expected);
@@ -415,7 +440,7 @@ static void
 keys_are_in_order(void **state)
 {
     vd_record_t  record = example;
-    vd_record_t  nothing = { .duration = -1 };
+    vd_record_t  nothing = { .duration = -1, .retry_after = -1 };
 
     (void) state;
 
@@ -427,6 +452,15 @@ keys_are_in_order(void **state)
     record.body = text(NULL, 0);
     check_keys(&record, NULL);
 
+    check_keys(&nothing, NULL);
+
+    record.retry_after = 0;
+    check_keys(&record, NULL);
+
+    record.body = text(S("{}"));
+    check_keys(&record, "body");
+
+    nothing.retry_after = 604800;
     check_keys(&nothing, NULL);
 }
 
@@ -448,7 +482,8 @@ what_is_unknown_is_null(void **state)
 {
     size_t       i;
     json_t      *json;
-    vd_record_t  record = { .outcome = "", .reason = NULL, .duration = -1 };
+    vd_record_t  record = { .outcome = "", .reason = NULL, .duration = -1,
+                            .retry_after = -1 };
 
     (void) state;
 
@@ -464,6 +499,7 @@ what_is_unknown_is_null(void **state)
 
     assert_true(json_is_null(json_object_get(json, "status")));
     assert_true(json_is_null(json_object_get(json, "duration_ms")));
+    assert_null(json_object_get(json, "retry_after"));
     assert_null(json_object_get(json, "body"));
     assert_null(json_object_get(json, "body_b64"));
 
@@ -555,6 +591,7 @@ check_numbers(vd_record_t *record)
     check_number(json, "attempt", record->attempt);
     check_number(json, "status", record->status);
     check_number(json, "duration_ms", record->duration);
+    check_number(json, "retry_after", record->retry_after);
 
     json_decref(json);
 }
@@ -572,14 +609,17 @@ numbers_of_any_size_fit(void **state)
     record.attempt = 1000;
     record.status = 599;
     record.duration = 30000;
+    record.retry_after = 604800;
     check_numbers(&record);
 
     record.duration = 0;
+    record.retry_after = 0;
     check_numbers(&record);
 
     record.attempt = UINT32_MAX;
     record.status = UINT32_MAX;
     record.duration = INT64_MAX;
+    record.retry_after = INT64_MAX;
     record.time = UINT64_MAX;
     record.body = text(S("\xff"));
     check_numbers(&record);
