@@ -1,0 +1,339 @@
+# Copyright (C) The ngx_vd_module authors
+"""From the journal into the store: each record once, and nothing lost.
+
+A step reads a bounded number of whole lines, and commits what they say together
+with how far they were read.  A crash between two steps is no event at all.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Optional, Union
+
+import structlog
+from attrs import evolve, field, frozen, mutable
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from . import journal
+from .batch import Batch, set_aside
+from .clock import steady
+from .config import Config
+from .journal import End, Header, Segment
+from .model import Delivery, Record, Reject
+from .store import Store, reason, segments, wall_clock
+from .store.segments import Position
+
+LINES = 2000
+BYTES = 4 << 20
+LOCK_SECONDS = 1.0  # how often a silent segment's lock is tried
+SWEEP_SECONDS = 60.0
+COMPLAIN_SECONDS = 60.0
+
+log = structlog.get_logger()
+
+
+@frozen
+class Progress:
+    """What a step did."""
+
+    records: int
+    more: bool  # whether there may be more to read at once
+    changed: list[Delivery]
+    settled: set[int]  # deliveries whose lease ended
+
+
+UNSTORABLE = (DBAPIError, ValueError, TypeError, OverflowError)
+PROGRAM_LIMIT = "54"  # a class of PostgreSQL's errors, to psycopg2 "operational"
+
+Line = Union[Record, Header, End, str]  # a str says why it is set aside
+Item = tuple[str, int, bytes, Line]  # segment, offset, the line, what it says
+
+
+@mutable
+class _Batch:
+    """Lines that were read and are to be committed."""
+
+    items: list[Item] = field(factory=list)
+    positions: dict[str, Position] = field(factory=dict)
+    bytes: int = 0
+    cut: bool = False  # whether a limit left something unread
+
+    @property
+    def full(self) -> bool:
+        return len(self.items) >= LINES or self.bytes >= BYTES
+
+
+class Ingest:
+    """Takes the records of one journal directory; used by one thread."""
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self._store = store
+        self._config = config
+        self._positions: Optional[dict[str, Position]] = None
+        self._tried: dict[str, float] = {}
+        self._complained: dict[str, float] = {}
+        self._swept = 0.0
+        self.scanned = steady()  # when a look began that left nothing unread
+        self.unread = 0  # bytes
+        self.segments = 0  # files in the directory
+        self.records = 0
+        self.rejects = 0
+        self.oldest: Optional[float] = None  # when the oldest unread was written
+
+    def step(self) -> Progress:
+        """Take what the journal holds, up to a limit.
+
+        Raises ``OSError`` if the directory cannot be read, and
+        SQLAlchemy's errors if the store is away; then nothing was taken, and the
+        next step begins where this one did.
+        """
+        began = steady()
+        if self._positions is None:
+            with self._store.reading() as connection:
+                self._positions = segments.positions(connection, self._config.edge)
+
+        found = journal.segments(self._config.journal)
+        self.segments = len(found)
+        batch = self._read(found)
+        progress = self._commit(batch)
+        self._clean(found)
+
+        if not progress.more:
+            self.scanned = began
+        return progress
+
+    def _read(self, found: list[Segment]) -> _Batch:
+        batch = _Batch()
+        self.unread = 0
+        self.oldest = None
+
+        for segment in found:
+            if self._position(segment).done is not None:
+                continue
+            try:
+                self._read_on(segment, batch)
+            except OSError as error:
+                self._complain(segment, error)
+        return batch
+
+    def _read_on(self, segment: Segment, batch: _Batch) -> None:
+        """Add what is new in ``segment`` to ``batch``, if it has room."""
+        known = position = self._position(segment)
+        ended = False
+
+        if segment.size > position.position:
+            self._behind(segment, segment.size - position.position)
+            if batch.full:
+                batch.cut = True
+                return
+            position, ended = self._read_segment(segment, position, batch)
+
+        if ended or self._abandoned(segment, position):
+            position = evolve(position, done=wall_clock())
+        if position != known:
+            batch.positions[segment.uuid] = position
+
+    def _complain(self, segment: Segment, error: OSError) -> None:
+        """One segment that cannot be read stops no other."""
+        now = time.monotonic()
+        if now - self._complained.get(segment.uuid, -COMPLAIN_SECONDS) < (
+            COMPLAIN_SECONDS
+        ):
+            return
+        self._complained[segment.uuid] = now
+        log.error(
+            "a segment cannot be read, or deleted",
+            path=segment.path,
+            error=str(error),
+        )
+
+    def _read_segment(
+        self, segment: Segment, position: Position, batch: _Batch
+    ) -> tuple[Position, bool]:
+        """Add the segment's next lines to ``batch``; whether its end was seen."""
+        unread = segment.size - position.position
+        room = min(BYTES - batch.bytes, unread)
+        offset = position.position
+        records = position.records
+        ended = False
+
+        for line in journal.read_lines(segment.path, offset, room):
+            parsed = _parse(line, segment.uuid, offset)
+            records += isinstance(parsed, (Record, str))
+
+            if isinstance(parsed, End):
+                ended = True
+                if parsed.records != records:
+                    parsed = f"{parsed.records} records by its end, {records} read"
+
+            batch.items.append((segment.uuid, offset, line, parsed))
+            offset += len(line) + 1
+
+            if ended or len(batch.items) >= LINES:
+                break
+
+        batch.bytes += offset - position.position
+        batch.cut |= room < unread or len(batch.items) >= LINES
+        return evolve(position, position=offset, records=records), ended
+
+    def _position(self, segment: Segment) -> Position:
+        assert self._positions is not None
+        known = self._positions.get(segment.uuid)
+        return known or Position(segment.uuid, self._config.edge, 0, 0, None)
+
+    def _behind(self, segment: Segment, size: int) -> None:
+        self.unread += size
+        if self.oldest is None or segment.changed < self.oldest:
+            self.oldest = segment.changed
+
+    def _abandoned(self, segment: Segment, position: Position) -> bool:
+        """Whether the writer is gone and all whole lines were taken.
+
+        The lock is tried before the last look at the size, so that nothing can
+        come after it.
+        """
+        now = time.monotonic()
+        if now - self._tried.get(segment.uuid, 0.0) < LOCK_SECONDS:
+            return False
+        self._tried[segment.uuid] = now
+
+        if not journal.writer_gone(segment.path):
+            return False
+        if journal.read_lines(segment.path, position.position, BYTES):
+            return False
+
+        rest = os.stat(segment.path).st_size - position.position
+        if rest > 0:
+            log.warning(
+                "half a line at the end of a segment whose writer is gone",
+                segment=segment.uuid,
+                bytes=rest,
+            )
+        return True
+
+    def _commit(self, batch: _Batch) -> Progress:
+        if not batch.positions:
+            return Progress(0, False, [], set())
+        try:
+            progress = self._take(batch)
+        except UNSTORABLE as error:
+            if _away(error):
+                raise
+            log.error(
+                "a batch cannot be stored, taking its lines singly", error=reason(error)
+            )
+            progress = self._take_singly(batch)
+
+        assert self._positions is not None
+        self._positions.update(batch.positions)
+        self.records += progress.records
+        return progress
+
+    def _take(self, batch: _Batch) -> Progress:
+        """Commit a batch as a whole."""
+        records = [item[3] for item in batch.items if isinstance(item[3], Record)]
+        rejects = [_reject(item) for item in batch.items if isinstance(item[3], str)]
+
+        with self._store.writing() as connection:
+            now = self._store.now(connection)
+            changes = Batch(connection, self._config, now)
+            if records:
+                changes.load({record.id for record in records})
+            taken = sum(changes.take(record) for record in records)
+            changed = changes.write()
+            if rejects:
+                set_aside(connection, self._config, now, rejects)
+            segments.save_positions(connection, batch.positions.values())
+
+        self._log_rejects(rejects)
+        return Progress(taken, batch.cut, changed, changes.settled)
+
+    def _take_singly(self, batch: _Batch) -> Progress:
+        """Commit each line by itself; what cannot be stored is set aside.
+
+        The positions come last: a line that is taken twice changes nothing.
+        """
+        taken = 0
+        changed: list[Delivery] = []
+        settled: set[int] = set()
+
+        for item in batch.items:
+            single = _Batch(items=[item])
+            try:
+                progress = self._take(single)
+            except UNSTORABLE as error:
+                if _away(error):
+                    raise
+                single.items = [(*item[:3], f"cannot be stored: {reason(error)}"[:500])]
+                progress = self._take(single)
+            taken += progress.records
+            changed += progress.changed
+            settled |= progress.settled
+
+        self._take(_Batch(positions=batch.positions))
+        return Progress(taken, True, changed, settled)
+
+    def _log_rejects(self, rejects: list[Reject]) -> None:
+        self.rejects += len(rejects)
+        for each in rejects:
+            log.error(
+                "a line of the journal was set aside",
+                segment=each.segment,
+                offset=each.offset,
+                why=each.why,
+            )
+
+    def _clean(self, found: list[Segment]) -> None:
+        """Delete segments that were taken to the end, and what was never one."""
+        keep = self._config.retention.segments
+        now = time.time()
+
+        for segment in found:
+            done = self._position(segment).done
+            if done is not None and done / 1000 + keep <= now:
+                try:
+                    _unlink(segment.path)
+                except OSError as error:
+                    self._complain(segment, error)
+                    continue
+                self._tried.pop(segment.uuid, None)
+                self._complained.pop(segment.uuid, None)
+
+        if time.monotonic() - self._swept > SWEEP_SECONDS:
+            self._swept = time.monotonic()
+            for path in journal.unborn(self._config.journal, now - SWEEP_SECONDS):
+                log.info("deleted what a dead worker left", path=path)
+                _unlink(path)
+
+
+def _away(error: Exception) -> bool:
+    """Whether the store is away or full, as opposed to: it will not have this."""
+    if not isinstance(error, (OperationalError, InterfaceError)):
+        return False
+    return (getattr(error.orig, "pgcode", None) or "")[:2] != PROGRAM_LIMIT
+
+
+def _parse(line: bytes, segment: str, offset: int) -> Union[Record, Header, End, str]:
+    """What a line says, or why it is set aside."""
+    try:
+        parsed = journal.parse(line)
+    except journal.BadLine as error:
+        return str(error)
+    if not isinstance(parsed, Record) and parsed.segment != segment:
+        return f"a line of another segment, {parsed.segment}"
+    if isinstance(parsed, Header) and offset != 0:
+        return "a first line that is not the first"
+    return parsed
+
+
+def _reject(item: Item) -> Reject:
+    segment, offset, line, why = item
+    return Reject(0, segment, offset, str(why), line)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,119 @@
+# Copyright (C) The ngx_vd_module authors
+"""The log: one event a line on the standard error, JSON or for a human's eyes.
+
+Whatever a value holds, it cannot end its line nor act upon a terminal. The
+standard library's loggers (aiohttp, sqlalchemy, alembic) write the same lines.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import logging
+import re
+import sys
+from datetime import datetime, timezone
+from typing import Any, MutableMapping, Optional
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+from .tables import printable
+
+LEVELS = ("debug", "info", "warning", "error")
+
+_PLAIN = re.compile(r"[^\s\"=]+")
+_COLORS = {"warning": "\033[33m", "error": "\033[31m", "critical": "\033[31m"}
+_QUIET = ("sqlalchemy", "alembic", "aiohttp.access", "asyncio")
+
+
+def setup(json: Optional[bool] = None, level: str = "info") -> None:
+    """Send all logs of the process to the standard error; may be called again.
+
+    ``json``: None takes JSON unless the standard error is a terminal. ``level``:
+    the least of ``LEVELS`` that is written, ``ValueError`` if it is none of them.
+    Libraries that tell of each statement do so at "debug" only.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"the log level must be one of {', '.join(LEVELS)}")
+    if json is None:
+        json = not sys.stderr.isatty()
+
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        _add_time,
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    _replace_handler(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[_in_order, _as_json if json else _as_text],
+        )
+    )
+    logging.getLogger().setLevel(level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel("DEBUG" if level == "debug" else "WARNING")
+    logging.captureWarnings(True)
+
+
+def _replace_handler(formatter: logging.Formatter) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+
+
+def _add_time(logger: object, name: str, event: EventDict) -> EventDict:
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    event["time"] = now.replace("+00:00", "Z")
+    return event
+
+
+def _in_order(logger: object, name: str, event: EventDict) -> EventDict:
+    """Time, level and event first, then the fields as they were given."""
+    ordered = {key: event.pop(key, None) for key in ("time", "level", "event")}
+    return {
+        **ordered,
+        **{key: event[key] for key in event if not key.startswith("_")},
+    }
+
+
+def _as_json(logger: object, name: str, event: MutableMapping[str, Any]) -> str:
+    # in ASCII: no line separator, control or lone surrogate is left as it is
+    return jsonlib.dumps(event, default=str)
+
+
+def _as_text(logger: object, name: str, event: MutableMapping[str, Any]) -> str:
+    fields = dict(event)
+    time, level = fields.pop("time"), fields.pop("level")
+    text = printable(str(fields.pop("event")))
+    trace = fields.pop("exception", None)
+
+    color = _COLORS.get(level, "") if sys.stderr.isatty() else ""
+    end = "\033[0m" if color else ""
+    line = f"{time} {color}{level:<7}{end} {text}"
+    line += "".join(f" {printable(key)}={_value(fields[key])}" for key in fields)
+    if trace:
+        # a line each, marked as none of the log's own
+        line += "".join("\n  | " + printable(part) for part in trace.splitlines())
+    return line
+
+
+def _value(value: object) -> str:
+    if isinstance(value, str):
+        if _PLAIN.fullmatch(value) and value.isprintable():
+            return value
+        return printable(jsonlib.dumps(value, ensure_ascii=False))
+    return printable(jsonlib.dumps(value, ensure_ascii=False, default=str))

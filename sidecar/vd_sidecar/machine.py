@@ -1,0 +1,291 @@
+# Copyright (C) The ngx_vd_module authors
+"""What a record, an answer or an operator's word does to a delivery.
+
+Pure: no clock, no store, no chance.  What happens here happens the same in
+whatever order several edges tell it, as far as it can: a case that was
+delivered stays delivered, and an attempt is counted once.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from attrs import evolve
+
+from .config import Retry
+from .model import (
+    ACCEPTED,
+    CANCELLED,
+    DELIVERED,
+    FAILED,
+    MAX_ATTEMPT,
+    PENDING,
+    Answer,
+    Claim,
+    Delivery,
+    Record,
+)
+
+RETRY_AFTER_MAX = 3600.0
+JOURNAL_SECONDS = 5.0  # from the end of an attempt until its record was read
+
+
+def wait(failures: int, retry: Retry, spread: float) -> float:
+    """Seconds from the ``failures``-th failure in a row to the next attempt.
+
+    ``spread`` from 0 to 1 chooses within the jitter, which only ever adds: a
+    receiver gets at least the rest that was configured.
+    """
+    step = retry.backoff[min(failures, len(retry.backoff)) - 1]
+    return step * (1.0 + retry.jitter * spread)
+
+
+def longest_wait(retry: Retry) -> float:
+    """No delivery is due later than this from now, if clocks are right."""
+    longest = max(retry.backoff) * (1.0 + retry.jitter)
+    return max(longest, RETRY_AFTER_MAX) if retry.honor_retry_after else longest
+
+
+def lease(retry: Retry) -> float:
+    """How long a claim lasts, in seconds.
+
+    An attempt begins within half its timeout, and ends within another whole; what
+    is left is for the journal to tell of it.
+    """
+    return 2.0 * retry.timeout + JOURNAL_SECONDS
+
+
+def begin(record: Record, seq: int, now: int) -> Delivery:
+    """The delivery of which ``record`` is the first that is known.
+
+    It is done with if that was delivered, and else due at once: what a failure
+    means is for ``apply`` to say.
+    """
+    done = record.outcome == DELIVERED
+    return Delivery(
+        seq=seq,
+        id=record.id,
+        output=record.output,
+        label=record.label,
+        case=record.case,
+        uri=record.uri,
+        state=DELIVERED if done else PENDING,
+        created=min(record.time, now),
+        updated=min(record.time, now),
+        attempts=record.attempt if done else 0,
+        base=0,
+        due=None if done else min(record.time, now),
+        owner=None,
+        claimed=None,
+        fence=0,
+        status=record.status if done else None,
+        reason=None,
+        ticket_id=record.ticket_id,
+        ticket_error=record.ticket_error if done else None,
+        content_type=record.content_type,
+        alert=None,
+        forgotten=False,
+    )
+
+
+def apply(
+    before: Optional[Delivery],
+    record: Record,
+    retry: Retry,
+    *,
+    seq: int,
+    edge: str,
+    now: int,
+    spread: float,
+) -> Delivery:
+    """The delivery after ``record``, which the journal of ``edge`` holds.
+
+    The same object is returned if nothing changed.  ``seq`` numbers a delivery
+    that was not known before.
+    """
+    delivery = before or begin(record, seq, now)
+
+    if record.outcome == DELIVERED:
+        return _delivered(delivery, record, now) if before else delivery
+
+    if delivery.state == FAILED and _sent_again(delivery, record):
+        return _reopened(delivery, record, retry, now, spread)
+
+    if record.outcome == ACCEPTED:
+        return delivery
+
+    if delivery.state != PENDING:
+        return _counted(delivery, record)
+
+    if delivery.owner is not None and not _settles(delivery, record, edge):
+        return _counted(delivery, record)
+
+    if delivery.owner is None and before and record.attempt <= before.attempts:
+        return delivery
+
+    return _failed(delivery, record, retry, now, spread)
+
+
+def answered(claim: Claim, answer: Answer, delivery: Delivery) -> Record:
+    """The record that the journal would hold of an attempt, from its answer."""
+    return Record(
+        time=answer.time,
+        id=delivery.id,
+        output=delivery.output,
+        label=delivery.label,
+        case=delivery.case,
+        uri=delivery.uri,
+        attempt=claim.attempt,
+        outcome=DELIVERED if answer.state == DELIVERED else FAILED,
+        reason=answer.reason,
+        status=answer.status,
+        upstream=None,
+        duration_ms=None,
+        ticket_id=answer.ticket_id,
+        ticket_error=answer.ticket_error,
+        response=None,
+        retry_after=None,
+        content_type=None,
+        body=None,
+        crc=-1,
+    )
+
+
+def given_up(delivery: Delivery, reason: str, now: int) -> Delivery:
+    """The delivery when it cannot be attempted at all."""
+    return evolve(
+        _settled(delivery), state=FAILED, due=None, reason=reason, updated=now
+    )
+
+
+def retried(delivery: Delivery, now: int) -> Delivery:
+    """The delivery when an operator wants it attempted now, in a new round.
+
+    An attempt that is under way keeps its lease: none is made twice at once.
+    What was delivered stays as it is, as does what has no attempts left.
+    """
+    if delivery.state == DELIVERED or delivery.attempts >= MAX_ATTEMPT:
+        return delivery
+    if delivery.owner is not None:
+        return evolve(delivery, base=delivery.attempts)
+    return evolve(delivery, state=PENDING, base=delivery.attempts, due=now)
+
+
+def cancelled(delivery: Delivery) -> Delivery:
+    """The delivery when an operator wants no more attempts.
+
+    One that is under way may still turn it into a delivered one.  What was
+    delivered stays as it is.
+    """
+    if delivery.state == DELIVERED:
+        return delivery
+    return evolve(_settled(delivery), state=CANCELLED, due=None)
+
+
+def ended(before: Optional[Delivery], after: Delivery) -> bool:
+    """Whether ``after`` is an end that ``before`` was not: someone must hear."""
+    if after.state == PENDING:
+        return False
+    if before is None or before.state != after.state:
+        return True
+    if after.state != FAILED:
+        return False
+
+    # a new round that ended at once, as opposed to a late record of the last one
+
+    return before.base != after.base or (
+        before.attempts < after.attempts and before.updated < after.updated
+    )
+
+
+def _sent_again(delivery: Delivery, record: Record) -> bool:
+    """Whether the app came back with a case that was given up: it heard 202."""
+    return record.attempt == 1 and record.time > delivery.updated
+
+
+def _settles(delivery: Delivery, record: Record, edge: str) -> bool:
+    return delivery.owner == edge and delivery.claimed == record.attempt
+
+
+def _settled(delivery: Delivery) -> Delivery:
+    if delivery.owner is None:
+        return delivery
+    return evolve(delivery, owner=None, claimed=None)
+
+
+def _counted(delivery: Delivery, record: Record) -> Delivery:
+    if record.outcome == ACCEPTED or record.attempt <= delivery.attempts:
+        return delivery
+    return evolve(delivery, attempts=record.attempt)
+
+
+def _delivered(delivery: Delivery, record: Record, now: int) -> Delivery:
+    if delivery.state == DELIVERED and (delivery.ticket_id or not record.ticket_id):
+        return _counted(delivery, record)
+
+    return evolve(
+        _settled(delivery),
+        state=DELIVERED,
+        due=None,
+        attempts=max(delivery.attempts, record.attempt),
+        updated=max(delivery.updated, min(record.time, now)),
+        status=record.status,
+        reason=None,
+        ticket_id=None if delivery.forgotten else record.ticket_id,
+        ticket_error=record.ticket_error,
+    )
+
+
+def _reopened(
+    delivery: Delivery, record: Record, retry: Retry, now: int, spread: float
+) -> Delivery:
+    # a new round, also where all attempts that can be numbered are spent
+
+    spent = delivery.attempts >= MAX_ATTEMPT
+    base = delivery.base + 1 if spent else delivery.attempts
+
+    if record.outcome == ACCEPTED:
+        return evolve(
+            delivery,
+            state=PENDING,
+            base=base,
+            due=min(record.time, now),
+            updated=max(delivery.updated, min(record.time, now)),
+            uri=record.uri,
+        )
+
+    # the app's own attempt is the first of the new round
+
+    round_ = evolve(delivery, state=PENDING, base=base, uri=record.uri)
+    again = evolve(record, attempt=min(delivery.attempts + 1, MAX_ATTEMPT))
+    return _failed(round_, again, retry, now, spread)
+
+
+def _failed(
+    delivery: Delivery, record: Record, retry: Retry, now: int, spread: float
+) -> Delivery:
+    after = evolve(
+        _settled(delivery),
+        attempts=max(delivery.attempts, record.attempt),
+        updated=max(delivery.updated, min(record.time, now)),
+        status=record.status,
+        reason=record.reason,
+        ticket_error=None,
+    )
+    failures = after.attempts - after.base
+
+    if (
+        failures >= retry.attempts
+        or record.status in retry.give_up_on
+        or after.attempts >= MAX_ATTEMPT
+    ):
+        return evolve(after, state=FAILED, due=None)
+
+    seconds = wait(max(failures, 1), retry, spread)
+
+    if retry.honor_retry_after and record.retry_after is not None:
+        seconds = max(seconds, min(float(record.retry_after), RETRY_AFTER_MAX))
+
+    # a record from the future would wait for ever
+
+    return evolve(after, due=min(record.time, now) + round(seconds * 1000))

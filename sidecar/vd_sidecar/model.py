@@ -1,0 +1,145 @@
+# Copyright (C) The ngx_vd_module authors
+"""What the parts of the sidecar pass to each other.
+
+Times are Unix milliseconds (``int``), spans are seconds (``float``); text never
+holds NUL or lone surrogates, which PostgreSQL cannot keep.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from attrs import frozen
+
+DELIVERED = "delivered"
+PENDING = "pending"
+FAILED = "failed"
+CANCELLED = "cancelled"
+STATES = (DELIVERED, PENDING, FAILED, CANCELLED)
+
+MAX_ATTEMPT = 1000  # as far as VD-Attempt goes
+ACCEPTED = "accepted"  # an outcome of records only: taken, not attempted yet
+
+
+@frozen
+class Record:
+    """One line of the journal: an attempt, or a case that was only accepted."""
+
+    time: int
+    id: str
+    output: str
+    label: str
+    case: Optional[str]
+    uri: str
+    attempt: int
+    outcome: str
+    reason: Optional[str]
+    status: Optional[int]
+    upstream: Optional[str]
+    duration_ms: Optional[int]
+    ticket_id: Optional[str]
+    ticket_error: Optional[str]
+    response: Optional[str]
+    retry_after: Optional[int]  # seconds, as the receiver asked
+    content_type: Optional[str]
+    body: Optional[bytes]
+    crc: int
+
+
+@frozen
+class Delivery:
+    """A case output on its way to one output, as the store knows it."""
+
+    seq: int
+    id: str
+    output: str
+    label: str
+    case: Optional[str]
+    uri: str
+    state: str
+    created: int  # time of its first record
+    updated: int  # time of its last attempt
+    attempts: int  # the highest attempt number that has an outcome
+    base: int  # the attempt number after which its present round began
+    due: Optional[int]  # when it may be attempted next; None unless pending
+    owner: Optional[str]  # the edge that attempts it now; then due ends its lease
+    claimed: Optional[int]  # the attempt number under way there
+    fence: int  # grows with each claim
+    status: Optional[int]  # of the last attempt, as are reason and ticket_error
+    reason: Optional[str]
+    ticket_id: Optional[str]
+    ticket_error: Optional[str]
+    content_type: Optional[str]
+    alert: Optional[int]  # the last alert that names it
+    forgotten: bool  # an operator had its content erased
+
+
+@frozen
+class Claim:
+    """A delivery that this edge may attempt until its lease ends."""
+
+    seq: int
+    id: str
+    output: str
+    case: Optional[str]
+    uri: str
+    attempt: int
+    fence: int
+    was_due: int
+    until: int
+    content_type: Optional[str]
+    body: Optional[bytes]  # None: it is not known here
+
+
+@frozen
+class Answer:
+    """What nginx answered to an attempt."""
+
+    state: str
+    status: Optional[int]
+    reason: Optional[str]
+    ticket_id: Optional[str]
+    ticket_error: Optional[str]
+    journaled: bool
+    time: int
+
+
+@frozen
+class Exchange:
+    """One attempt of a delivery, or its acceptance, as ``show`` lists it."""
+
+    time: int
+    attempt: int
+    outcome: str
+    reason: Optional[str]
+    status: Optional[int]
+    upstream: Optional[str]
+    duration_ms: Optional[int]
+    ticket_id: Optional[str]
+    ticket_error: Optional[str]
+    response: Optional[str]
+
+
+@frozen
+class Alert:
+    """What a human must hear of: one a window and output, or one of the journal."""
+
+    seq: int
+    key: str  # a UUID, the same for each try to send it
+    kind: str  # "failed": deliveries given up; "journal": lines set aside
+    output: str  # "" if it is of the journal
+    label: str
+    edge: str  # where it was raised
+    opened: int
+    count: int  # deliveries, or lines, that it is about
+
+
+@frozen
+class Reject:
+    """A line of the journal that was set aside."""
+
+    seq: int
+    segment: str
+    offset: int
+    why: str
+    line: bytes

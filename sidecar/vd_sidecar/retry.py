@@ -1,0 +1,383 @@
+# Copyright (C) The ngx_vd_module authors
+"""Attempts of what is due: claimed under a lease, made by nginx, settled by the journal.
+
+An answer says that an attempt is over; what came of it is taken from the
+journal, as with any attempt.  Only an attempt that nginx could not journal is
+settled by its answer.  When an answer is lost, its place stays taken until the
+journal tells, or the lease ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict, deque
+from typing import Awaitable, Callable, Iterable, Optional, Protocol, TypeVar
+
+import structlog
+from attrs import frozen
+from sqlalchemy.engine import Connection
+
+from . import machine
+from .batch import Batch
+from .clock import steady
+from .config import Config
+from .ingest import Ingest
+from .model import DELIVERED, FAILED, Answer, Claim, Delivery
+from .nginx import Lost, Nginx, NotSent, Refused
+from .store import Store, deliveries
+
+POLL_SECONDS = 0.25
+AHEAD = 8  # how many times per_output are claimed, so that none waits for the disk
+JOURNAL_SECONDS = 2.0  # after that a journaled answer's record is elsewhere
+REST_SECONDS = (1.0, 2.0, 5.0, 10.0)  # while nginx is away
+CORRECT_SECONDS = 60.0
+ALL = ""  # in place of an output
+BODY_MISSING = "body_missing"
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+class InWriter(Protocol):
+    """Runs a function in the thread that writes to the store."""
+
+    def __call__(self, function: Callable[[], T]) -> Awaitable[T]:
+        ...
+
+
+@frozen
+class _Held:
+    """A claim, and when it was made."""
+
+    claim: Claim
+    since: float
+
+
+@frozen
+class _Answered:
+    """What is to be settled by its answer, if the journal does not tell before."""
+
+    claim: Claim
+    answer: Optional[Answer]  # None: there is nothing to send
+    since: float
+
+
+class Retry:
+    """Makes the attempts of one edge."""
+
+    def __init__(
+        self,
+        store: Store,
+        config: Config,
+        ingest: Ingest,
+        nginx: Nginx,
+        in_writer: InWriter,
+    ) -> None:
+        self._store = store
+        self._config = config
+        self._ingest = ingest
+        self._nginx = nginx
+        self._in_writer = in_writer
+
+        self._waiting: dict[str, deque[_Held]] = defaultdict(deque)
+        self._running: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._mine: set[int] = set()  # under lease, and not settled yet
+        self._answered: dict[int, _Answered] = {}
+        self._lost: dict[int, _Held] = {}
+        self._returned: list[Claim] = []
+
+        self._wake = asyncio.Event()
+        self._failures: Counter[str] = Counter()  # in a row, of outputs and ALL
+        self._rest_until: dict[str, float] = {}
+        self._corrected = -CORRECT_SECONDS
+        self.answers = 0  # of nginx, to attempts
+        self.outcomes: Counter[str] = Counter()  # of attempts, as far as was heard
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts under way, those included whose answer was lost."""
+        return self._running.total()
+
+    @property
+    def claims(self) -> int:
+        """Deliveries under lease that are not settled yet."""
+        return len(self._mine)
+
+    def wake(self) -> None:
+        """Something may be due."""
+        self._wake.set()
+
+    def settled(self, seqs: Iterable[int]) -> None:
+        """The journal told what came of these."""
+        for seq in seqs:
+            self._mine.discard(seq)
+            self._answered.pop(seq, None)
+            held = self._lost.pop(seq, None)
+            if held is not None:
+                self._free(held.claim.output)
+
+    async def step(self) -> None:
+        """Settle, claim, start; then wait until there is more to do, a moment at most.
+
+        Raises SQLAlchemy's errors if the store is away: what was claimed stays
+        claimed, and the next step goes on.
+        """
+        self._wake.clear()
+        self._end_lost()
+        await self._settle_by_answer()
+        await self._give_back()
+
+        began = steady()
+        if not self._resting(ALL):
+            for claim in await self._in_writer(self._claim):
+                self._mine.add(claim.seq)
+                self._waiting[claim.output].append(_Held(claim, began))
+            self._start()
+
+        try:
+            await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+        except asyncio.TimeoutError:
+            pass
+
+    async def stop(self, grace: float) -> None:
+        """Give back what has not begun; what has may end within ``grace`` seconds."""
+        for queue in self._waiting.values():
+            self._returned += [held.claim for held in queue]
+            queue.clear()
+        await self._give_back()
+
+        if self._tasks:
+            log.info("finishing the attempts under way", attempts=len(self._tasks))
+            await asyncio.wait(self._tasks, timeout=grace)
+        for task in self._tasks:
+            task.cancel()
+
+        await self._settle_by_answer()
+        await self._give_back()
+
+    def _claim(self) -> list[Claim]:
+        """Claims for the outputs that have room; runs in the writer's thread."""
+        unread = round((steady() - self._ingest.scanned) * 1000)
+
+        with self._store.reading() as connection:
+            now = self._store.now(connection)
+            due = deliveries.due_outputs(connection, now, now - unread)
+
+        room = {output: self._room(output) for output in due}
+        correct = steady() - self._corrected >= CORRECT_SECONDS
+
+        if not any(room.values()) and not correct:
+            return []
+
+        claims: list[Claim] = []
+        with self._store.writing() as connection:
+            now = self._store.now(connection)
+            if correct:
+                self._correct(connection, now)
+            for output, limit in room.items():
+                claims += deliveries.claim(
+                    connection,
+                    output,
+                    self._config.edge,
+                    now=now,
+                    scanned=now - unread,
+                    lease=machine.lease(self._config.output(output).retry),
+                    limit=limit,
+                    exclude=self._mine.copy(),
+                )
+        return claims
+
+    def _correct(self, connection: Connection, now: int) -> None:
+        """A clock that was set back must not leave what is due waiting for it."""
+        for output in deliveries.outputs(connection):
+            retry = self._config.output(output).retry
+            count = deliveries.bring_forward(
+                connection,
+                output,
+                now,
+                longest=machine.longest_wait(retry),
+                lease=machine.lease(retry),
+            )
+            if count:
+                log.warning(
+                    "due later than possible, brought forward: was the clock set back?",
+                    output=output,
+                    deliveries=count,
+                )
+        self._corrected = steady()
+
+    def _resting(self, output: str) -> bool:
+        return steady() < self._rest_until.get(output, 0.0)
+
+    def _room(self, output: str) -> int:
+        if self._resting(output):
+            return 0
+        most = self._config.output(output).retry.per_output * AHEAD
+        waiting = len(self._waiting.get(output, ()))
+        return most - waiting if waiting <= most // 2 else 0
+
+    def _start(self) -> None:
+        """Start what waits as far as the limits allow, the idlest output first."""
+        while not self._resting(ALL):
+            if self.in_flight >= self._config.retry.concurrency:
+                return
+            able = [
+                output
+                for output, queue in self._waiting.items()
+                if queue
+                and not self._resting(output)
+                and self._running[output] < self._config.output(output).retry.per_output
+            ]
+            if not able:
+                return
+            output = min(able, key=self._running.__getitem__)
+            held = self._waiting[output].popleft()
+
+            if held.claim.seq not in self._mine:
+                continue  # it was settled while it waited
+
+            if steady() - held.since > self._config.output(output).retry.timeout / 2:
+                self._returned.append(held.claim)
+                continue
+
+            self._running[output] += 1
+            task = asyncio.create_task(self._attempt(held))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _free(self, output: str) -> None:
+        """An attempt's place is free: there may be another for it."""
+        self._running[output] -= 1
+        self._start()
+        if self._room(output):
+            self._wake.set()
+
+    async def _attempt(self, held: _Held) -> None:
+        claim = held.claim
+        about = log.bind(delivery=claim.id, output=claim.output, attempt=claim.attempt)
+
+        if claim.body is None:
+            about.error("it cannot be attempted: its body was never journaled")
+            self._answered[claim.seq] = _Answered(claim, None, steady())
+            self._free(claim.output)
+            return
+
+        try:
+            answer = await self._nginx.attempt(
+                claim.uri,
+                claim.body,
+                id=claim.id,
+                attempt=claim.attempt,
+                content_type=claim.content_type,
+                case=claim.case,
+                timeout=self._config.output(claim.output).retry.timeout,
+            )
+        except NotSent as error:
+            self.outcomes["not_sent"] += 1
+            place = claim.output if isinstance(error, Refused) else ALL
+            self._rest(place, str(error))
+            self._returned.append(claim)
+        except Lost as error:
+            self.outcomes["lost"] += 1
+            about.warning("the answer was lost, the journal will tell", error=error)
+            if claim.seq in self._mine:
+                self._lost[claim.seq] = held
+                return
+        else:
+            del self._failures[ALL], self._failures[claim.output]
+            self.answers += 1
+            self.outcomes[DELIVERED if answer.state == DELIVERED else FAILED] += 1
+            about.info(
+                "attempted",
+                state=answer.state,
+                status=answer.status,
+                reason=answer.reason,
+                ticket_id=answer.ticket_id,
+            )
+            if claim.seq in self._mine:
+                self._answered[claim.seq] = _Answered(claim, answer, steady())
+        self._free(claim.output)
+
+    def _rest(self, output: str, error: str) -> None:
+        """Make no attempts for a while, of ``output`` or of ALL."""
+        failures = self._failures[output]
+        seconds = REST_SECONDS[min(failures, len(REST_SECONDS) - 1)]
+        if not self._resting(output):
+            log.error(
+                "nginx takes no attempts, resting",
+                nginx=self._config.nginx,
+                output=output or None,
+                error=error,
+                seconds=seconds,
+            )
+            self._failures[output] += 1
+        self._rest_until[output] = steady() + seconds
+
+    def _end_lost(self) -> None:
+        """Free the places of attempts that are over by now, whatever came of them."""
+        for seq, held in list(self._lost.items()):
+            retry = self._config.output(held.claim.output).retry
+            if steady() - held.since > machine.lease(retry):
+                del self._lost[seq]
+                self._mine.discard(seq)
+                self._free(held.claim.output)
+
+    async def _settle_by_answer(self) -> None:
+        now = steady()
+        ready = [each for each in self._answered.values() if self._untold(each, now)]
+        if not ready:
+            return
+        await self._in_writer(lambda: self._settle(ready))
+        for each in ready:
+            self._answered.pop(each.claim.seq, None)
+            self._mine.discard(each.claim.seq)
+
+    def _untold(self, answered: _Answered, now: float) -> bool:
+        """Whether the journal has nothing to say of an attempt."""
+        if answered.answer is None or not answered.answer.journaled:
+            return True
+        return (
+            now - answered.since > JOURNAL_SECONDS
+            and self._ingest.scanned > answered.since + JOURNAL_SECONDS
+        )
+
+    def _settle(self, answers: list[_Answered]) -> None:
+        with self._store.writing() as connection:
+            now = self._store.now(connection)
+            batch = Batch(connection, self._config, now)
+            batch.load({each.claim.id for each in answers})
+            for each in answers:
+                delivery = deliveries.held(connection, each.claim, now)
+                if delivery is not None:
+                    self._settle_one(batch, each, delivery, now)
+            batch.write()
+
+    def _settle_one(
+        self, batch: Batch, answered: _Answered, delivery: Delivery, now: int
+    ) -> None:
+        about = log.bind(delivery=delivery.id, output=delivery.output)
+
+        if answered.answer is None:
+            batch.change(delivery, machine.given_up(delivery, BODY_MISSING, now))
+            return
+        if answered.answer.journaled:
+            about.error(
+                "nginx journaled an attempt elsewhere: is its vd_journal this one?",
+                journal=self._config.journal,
+            )
+        else:
+            about.warning("an attempt was not journaled, its answer counts")
+        batch.take(machine.answered(answered.claim, answered.answer, delivery))
+
+    async def _give_back(self) -> None:
+        if not self._returned:
+            return
+        claims = self._returned[:]
+        await self._in_writer(lambda: self._return(claims))
+        del self._returned[: len(claims)]
+        self._mine.difference_update(claim.seq for claim in claims)
+
+    def _return(self, claims: list[Claim]) -> None:
+        with self._store.writing() as connection:
+            deliveries.give_back(connection, claims)

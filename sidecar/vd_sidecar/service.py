@@ -1,0 +1,225 @@
+# Copyright (C) The ngx_vd_module authors
+"""``vd-sidecar run``: all parts of the sidecar in one process.
+
+One event loop; one thread that writes to the store, so that the loop waits for
+no disk; each part in a task of its own, which a trouble of the store or the
+journal stops for a while, and never for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Awaitable, Callable, TypeVar
+
+import sdnotify
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from . import __version__, journal, retention, web
+from .clock import steady
+from .config import Config
+from .ingest import Ingest, Progress
+from .model import FAILED, PENDING
+from .nginx import Nginx
+from .notify import Notify
+from .retry import Retry
+from .store import Store, reason, wall_clock
+
+POLL_SECONDS = 0.1
+TROUBLE_SECONDS = (0.5, 1.0, 2.0, 5.0)
+GRACE_SECONDS = 25.0
+CLOSE_SECONDS = 2.0  # for who is being answered
+STALL_SECONDS = 30.0
+RETENTION_SECONDS = 600.0
+WATCHDOG_SECONDS = 5.0
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+class Service:
+    """The parts, and what they tell each other."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.store = Store(config.store)
+        self.ingest = Ingest(self.store, config)
+        self.ingested = steady()  # when the journal was last read
+        self._writer = ThreadPoolExecutor(1, "writer")
+        self._stopping = asyncio.Event()
+        self._systemd = sdnotify.SystemdNotifier()
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+
+        await self._migrate()
+        if self._stopping.is_set():
+            return
+
+        self.nginx = Nginx(self.config.nginx)
+        self.retry = Retry(
+            self.store, self.config, self.ingest, self.nginx, self.in_writer
+        )
+        self.notify = Notify(self.store, self.config, self.nginx, self.in_writer)
+        site = await web.start(self)
+
+        parts: dict[str, Callable[[], Awaitable[object]]] = {
+            "ingest": self._ingest_step,
+            "retry": self.retry.step,
+            "retention": self._retention_step,
+            "watchdog": self._watchdog_step,
+            **{kind: partial(self.notify.step, kind) for kind in self.notify.kinds},
+        }
+        tasks = {
+            name: asyncio.create_task(self._part(name, step))
+            for name, step in parts.items()
+        }
+        log.info("started", version=__version__, edge=self.config.edge)
+        self._systemd.notify("READY=1")
+
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait(
+            [stopping, *tasks.values()], return_when=asyncio.FIRST_COMPLETED
+        )
+        closing = asyncio.create_task(site.cleanup())
+        await asyncio.wait([closing], timeout=CLOSE_SECONDS)
+        await self._stop(tasks)
+        closing.cancel()
+
+        for task in tasks.values():
+            if not task.cancelled():
+                task.result()
+
+    async def in_writer(self, function: Callable[[], T]) -> T:
+        """What ``function`` returns, run in the thread that writes to the store."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._writer, function)
+
+    async def _migrate(self) -> None:
+        """Wait for the store; a schema that is too new is an error that is raised."""
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                await self.in_writer(self.store.migrate)
+                return
+            except SQLAlchemyError as error:
+                await self._trouble("store", error, failures)
+                failures += 1
+
+    async def _part(self, name: str, step: Callable[[], Awaitable[object]]) -> None:
+        """Repeat ``step``; while it fails for what may pass, less and less often."""
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                await step()
+                failures = 0
+            except (SQLAlchemyError, OSError) as error:
+                await self._trouble(name, error, failures)
+                failures += 1
+
+    async def _trouble(self, part: str, error: Exception, failures: int) -> None:
+        seconds = TROUBLE_SECONDS[min(failures, len(TROUBLE_SECONDS) - 1)]
+        log.error(
+            "cannot go on, trying again",
+            part=part,
+            error=reason(error),
+            seconds=seconds,
+        )
+        await self._pause(seconds)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except asyncio.TimeoutError:
+            pass
+
+    async def _ingest_step(self) -> None:
+        progress = await self.in_writer(self.ingest.step)
+        self.ingested = steady()
+        self._tell(progress)
+        if not progress.more:
+            await self._pause(POLL_SECONDS)
+
+    def _tell(self, progress: Progress) -> None:
+        self.retry.settled(progress.settled)
+        now = wall_clock()
+
+        for each in progress.changed:
+            if each.state == PENDING and each.due is not None and each.due <= now:
+                self.retry.wake()
+            elif each.state == FAILED:
+                log.error(
+                    "given up",
+                    delivery=each.id,
+                    output=each.output,
+                    case=each.case,
+                    attempts=each.attempts,
+                    status=each.status,
+                    reason=each.reason,
+                )
+
+    async def _retention_step(self) -> None:
+        await retention.step(self.store, self.config.retention, self.in_writer)
+        await self._pause(RETENTION_SECONDS)
+
+    async def _watchdog_step(self) -> None:
+        """Tell systemd that all is well, as long as the journal is being read."""
+        if steady() - self.ingested < STALL_SECONDS:
+            self._systemd.notify("WATCHDOG=1")
+        await self._pause(WATCHDOG_SECONDS)
+
+    async def _stop(self, tasks: dict[str, asyncio.Task[None]]) -> None:
+        """End all parts within the grace, and let go of what others can go on with."""
+        log.info("stopping")
+        self._systemd.notify("STOPPING=1")
+        self._stopping.set()
+        end = steady() + GRACE_SECONDS
+        try:
+            # it must not claim any more when it gives back
+
+            await asyncio.wait([tasks["retry"]], timeout=end - steady())
+            await self.retry.stop(end - steady())
+            await asyncio.wait(tasks.values(), timeout=max(1.0, end - steady()))
+            await self.in_writer(self.ingest.step)
+        except (SQLAlchemyError, OSError) as error:
+            log.error("stopped with work left in the journal", error=reason(error))
+
+        for task in tasks.values():
+            task.cancel()
+        await self.nginx.close()
+        self._writer.shutdown()
+        self.store.close()
+
+
+def run(config: Config) -> int:
+    """Run the sidecar until it is told to stop; its exit status.
+
+    Raises ``journal.Busy`` if the journal has a sidecar already, ``OSError`` if
+    the journal is not there, and ``alembic.util.CommandError`` if a newer program
+    made the store.
+    """
+    lock = journal.lock_directory(config.journal)
+    if os.geteuid() == 0:
+        log.warning("runs as root, which it needs for nothing: have it run as vd")
+    try:
+        # what lives as long as the process need not be looked at again
+
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
+        asyncio.run(_run(config))
+    finally:
+        os.close(lock)
+    return 0
+
+
+async def _run(config: Config) -> None:
+    await Service(config).run()

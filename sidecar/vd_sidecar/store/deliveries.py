@@ -1,0 +1,405 @@
+# Copyright (C) The ngx_vd_module authors
+"""Queries: deliveries, what was exchanged for them, and what is due.
+
+Those that write are called within ``Store.writing()``.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Any, Collection, Iterable, Mapping, Optional, Sequence
+
+from sqlalchemy import and_, bindparam, case, delete, insert, or_, select, update
+from sqlalchemy.engine import Connection, Row
+
+from ..model import MAX_ATTEMPT, PENDING, STATES, Claim, Delivery, Exchange, Record
+from . import schema, search
+from .rows import insert_many, next_number, upsert
+
+Key = tuple[str, str]  # id, output
+RecordKey = tuple[int, int, int]  # delivery, time, crc
+
+_deliveries = schema.deliveries
+_exchanges = schema.exchanges
+
+_names = tuple(column.name for column in _deliveries.columns)
+_values = attrgetter(*_names)
+_exchange_names = tuple(column.name for column in _exchanges.columns)[1:]
+_exchange_values = attrgetter(*_exchange_names)
+
+# what a delivery keeps for life is not among what an update writes
+
+_fixed = ("seq", "id", "output", "created")
+_mutable = tuple(name for name in _names if name not in _fixed)
+_mutable_values = attrgetter(*_mutable)
+
+
+def delivery(row: Row[Any]) -> Delivery:
+    """Of a row whose columns are those of the table, in order."""
+    return Delivery(*row)
+
+
+def by_ids(connection: Connection, ids: Collection[str]) -> dict[Key, Delivery]:
+    """The deliveries that have one of ``ids``, whatever their output."""
+    rows = connection.execute(
+        select(*_deliveries.columns).where(_deliveries.c.id.in_(ids))
+    )
+    return {(row.id, row.output): delivery(row) for row in rows}
+
+
+def by_seqs(connection: Connection, seqs: Collection[int]) -> list[Delivery]:
+    """Those of ``seqs`` that exist, in order."""
+    rows = connection.execute(
+        select(*_deliveries.columns)
+        .where(_deliveries.c.seq.in_(seqs))
+        .order_by(_deliveries.c.seq)
+    )
+    return [delivery(row) for row in rows]
+
+
+def first_free(connection: Connection) -> int:
+    """The number of the next new delivery."""
+    return next_number(connection, _deliveries.c.seq)
+
+
+def known_records(connection: Connection, seqs: Collection[int]) -> set[RecordKey]:
+    """Which records of these deliveries were taken before."""
+    if not seqs:
+        return set()
+    rows = connection.execute(
+        select(_exchanges.c.delivery, _exchanges.c.time, _exchanges.c.crc).where(
+            _exchanges.c.delivery.in_(seqs)
+        )
+    )
+    return {(row.delivery, row.time, row.crc) for row in rows}
+
+
+def add(connection: Connection, new: Sequence[Delivery]) -> None:
+    insert_many(connection, _deliveries, [_values(each) for each in new])
+    search.add(connection, new)
+
+
+def save(connection: Connection, changed: Sequence[Delivery]) -> None:
+    if changed:
+        statement = (
+            update(_deliveries)
+            .where(_deliveries.c.seq == bindparam("_seq"))
+            .values({name: bindparam(f"_{name}") for name in _mutable})
+        )
+        parameters = [f"_{name}" for name in _mutable]
+        connection.execute(
+            statement,
+            [
+                dict(zip(parameters, _mutable_values(each)), _seq=each.seq)
+                for each in changed
+            ],
+        )
+
+
+def add_exchanges(
+    connection: Connection, records: Sequence[tuple[int, Record]]
+) -> None:
+    """What each (number of a delivery, record) tells of an exchange."""
+    insert_many(
+        connection,
+        _exchanges,
+        [(seq, *_exchange_values(record)) for seq, record in records],
+    )
+
+
+def put_bodies(connection: Connection, bodies: Mapping[int, bytes]) -> None:
+    """The last body of a delivery is the one that is sent."""
+    upsert(
+        connection,
+        schema.bodies,
+        ["delivery"],
+        [{"delivery": seq, "body": body} for seq, body in bodies.items()],
+    )
+
+
+def body(connection: Connection, seq: int) -> Optional[bytes]:
+    found: Optional[bytes] = connection.execute(
+        select(schema.bodies.c.body).where(schema.bodies.c.delivery == seq)
+    ).scalar_one_or_none()
+    return found
+
+
+def exchanges(connection: Connection, seq: int) -> list[Exchange]:
+    """In the order in which they happened."""
+    shown = (_exchanges.c[name] for name in _exchange_names if name != "crc")
+    rows = connection.execute(
+        select(*shown)
+        .where(_exchanges.c.delivery == seq)
+        .order_by(_exchanges.c.time, _exchanges.c.attempt)
+    )
+    return [Exchange(*row) for row in rows]
+
+
+def tally(
+    connection: Connection,
+    changes: Mapping[str, Mapping[str, int]],
+    labels: Mapping[str, str],
+) -> None:
+    """Add to how many deliveries of an output are in each state."""
+    table = schema.tallies
+    known = set(connection.execute(select(table.c.output)).scalars())
+    new = [output for output in changes if output not in known]
+
+    if new:
+        zeros: dict[str, Any] = {state: 0 for state in STATES}
+        connection.execute(
+            insert(table),
+            [zeros | {"output": output, "label": labels[output]} for output in new],
+        )
+    for output, states in changes.items():
+        values: dict[str, Any] = {
+            state: table.c[state] + count for state, count in states.items()
+        }
+        connection.execute(
+            update(table)
+            .where(table.c.output == output)
+            .values(label=labels[output], **values)
+        )
+
+
+def due_outputs(connection: Connection, now: int, scanned: int) -> list[str]:
+    """Outputs with a delivery that ``claim`` would give."""
+    first = (
+        select(_deliveries.c.seq)
+        .where(_claimable(schema.tallies.c.output, now, scanned))
+        .limit(1)
+        .correlate(schema.tallies)
+        .scalar_subquery()
+    )
+    return list(
+        connection.execute(
+            select(schema.tallies.c.output).where(
+                schema.tallies.c.pending > 0, first.is_not(None)
+            )
+        ).scalars()
+    )
+
+
+def claim(
+    connection: Connection,
+    output: str,
+    edge: str,
+    *,
+    now: int,
+    scanned: int,
+    lease: float,
+    limit: int,
+    exclude: Collection[int] = (),
+) -> list[Claim]:
+    """Give the deliveries that are due longest to ``edge``, for ``lease`` seconds.
+
+    ``scanned``: the time up to which this edge's journal was read; a lease that
+    ran out after it may have been kept, so the journal has the word first.
+    ``exclude``: what this edge attempts even now, whatever the clock says.
+    """
+    until = now + round(lease * 1000)
+    rows = connection.execute(
+        select(
+            _deliveries.c.seq,
+            _deliveries.c.id,
+            _deliveries.c.case,
+            _deliveries.c.uri,
+            _deliveries.c.attempts,
+            _deliveries.c.fence,
+            _deliveries.c.due,
+            _deliveries.c.content_type,
+            schema.bodies.c.body,
+        )
+        .select_from(_deliveries.outerjoin(schema.bodies, _joined))
+        .where(_claimable(output, now, scanned), _deliveries.c.seq.not_in(exclude))
+        .order_by(_deliveries.c.due)
+        .limit(limit)
+    ).all()
+
+    claims = [
+        Claim(
+            seq=row.seq,
+            id=row.id,
+            output=output,
+            case=row.case,
+            uri=row.uri,
+            attempt=min(row.attempts + 1, MAX_ATTEMPT),
+            fence=row.fence + 1,
+            was_due=row.due,
+            until=until,
+            content_type=row.content_type,
+            body=row.body,
+        )
+        for row in rows
+    ]
+    if claims:
+        connection.execute(
+            update(_deliveries)
+            .where(_deliveries.c.seq.in_([each.seq for each in claims]))
+            .values(
+                owner=edge,
+                due=until,
+                claimed=case(
+                    (_deliveries.c.attempts < MAX_ATTEMPT, _deliveries.c.attempts + 1),
+                    else_=MAX_ATTEMPT,
+                ),
+                fence=_deliveries.c.fence + 1,
+            )
+        )
+    return claims
+
+
+def give_back(
+    connection: Connection, claims: Iterable[Claim], due: Optional[int] = None
+) -> None:
+    """End leases without an attempt; due again when they were, or at ``due``."""
+    for each in claims:
+        connection.execute(
+            update(_deliveries)
+            .where(*holds(each))
+            .values(owner=None, claimed=None, due=due or each.was_due)
+        )
+
+
+def holds(claim: Claim) -> tuple[Any, ...]:
+    """The condition under which a claim still has a say."""
+    return (
+        _deliveries.c.seq == claim.seq,
+        _deliveries.c.fence == claim.fence,
+        _deliveries.c.owner.is_not(None),
+        _deliveries.c.state == PENDING,
+    )
+
+
+def held(connection: Connection, claim: Claim, now: int) -> Optional[Delivery]:
+    """The delivery of a claim, unless its lease ran out or it was settled."""
+    row = connection.execute(
+        select(*_deliveries.columns).where(*holds(claim), _deliveries.c.due > now)
+    ).one_or_none()
+    return None if row is None else delivery(row)
+
+
+def bring_forward(
+    connection: Connection, output: str, now: int, longest: float, lease: float
+) -> int:
+    """Correct what is due later than possible, which only a wrong clock explains.
+
+    ``longest`` wait and ``lease`` in seconds; returns how many were corrected.
+    """
+    count = 0
+    for condition, span in (
+        (_deliveries.c.owner.is_(None), longest),
+        (_deliveries.c.owner.is_not(None), lease),
+    ):
+        latest = now + round(span * 1000)
+        count += connection.execute(
+            update(_deliveries)
+            .where(
+                _deliveries.c.output == output,
+                _deliveries.c.state == PENDING,
+                _deliveries.c.due > latest,
+                condition,
+            )
+            .values(due=latest)
+        ).rowcount
+    return count
+
+
+def outputs(connection: Connection) -> list[str]:
+    """The ids of all outputs that ever had a delivery."""
+    return list(connection.execute(select(schema.tallies.c.output)).scalars())
+
+
+def erase(connection: Connection, seqs: Collection[int]) -> None:
+    """Delete the content of deliveries: bodies, replies and notices."""
+    connection.execute(delete(schema.bodies).where(schema.bodies.c.delivery.in_(seqs)))
+    connection.execute(
+        update(_exchanges)
+        .where(_exchanges.c.delivery.in_(seqs))
+        .values(response=None, ticket_id=None)
+    )
+    connection.execute(
+        delete(schema.notices).where(schema.notices.c.delivery.in_(seqs))
+    )
+
+
+_joined = schema.bodies.c.delivery == _deliveries.c.seq
+
+
+def _claimable(output: Any, now: int, scanned: int) -> Any:
+    return and_(
+        _deliveries.c.output == output,
+        _deliveries.c.state == PENDING,
+        _deliveries.c.due <= now,
+        or_(_deliveries.c.owner.is_(None), _deliveries.c.due <= scanned),
+    )
+
+
+def delete_bodies(connection: Connection, before: int, limit: int) -> int:
+    """Delete content of deliveries that ended before ``before``; of how many."""
+    newest = connection.execute(
+        select(_deliveries.c.seq)
+        .where(_deliveries.c.created < before)
+        .order_by(_deliveries.c.created.desc(), _deliveries.c.seq.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+
+    if newest is None:
+        return 0
+
+    # numbers grow with time, so that what has no body any more is not looked at
+
+    seqs = (
+        connection.execute(
+            select(schema.bodies.c.delivery)
+            .select_from(schema.bodies.join(_deliveries, _joined))
+            .where(
+                schema.bodies.c.delivery <= newest,
+                _deliveries.c.updated < before,
+                _deliveries.c.state != PENDING,
+            )
+            .order_by(schema.bodies.c.delivery)
+            .limit(limit)
+        )
+        .scalars()
+        .all()
+    )
+    if seqs:
+        connection.execute(
+            delete(schema.bodies).where(schema.bodies.c.delivery.in_(seqs))
+        )
+        connection.execute(
+            update(_exchanges)
+            .where(_exchanges.c.delivery.in_(seqs))
+            .values(response=None)
+        )
+    return len(seqs)
+
+
+def delete_old(connection: Connection, before: int, limit: int) -> int:
+    """Delete deliveries that ended before ``before``, and all of them; how many."""
+    rows = connection.execute(
+        select(*_deliveries.columns)
+        .where(
+            _deliveries.c.created < before,
+            _deliveries.c.updated < before,
+            _deliveries.c.state != PENDING,
+        )
+        .order_by(_deliveries.c.created, _deliveries.c.seq)
+        .limit(limit)
+    )
+    old = [delivery(row) for row in rows]
+    if not old:
+        return 0
+
+    seqs = [each.seq for each in old]
+    for table in (schema.exchanges, schema.bodies, schema.notices, schema.acts):
+        connection.execute(delete(table).where(table.c.delivery.in_(seqs)))
+    connection.execute(delete(_deliveries).where(_deliveries.c.seq.in_(seqs)))
+
+    counts: dict[str, dict[str, int]] = {}
+    for each in old:
+        states = counts.setdefault(each.output, {})
+        states[each.state] = states.get(each.state, 0) - 1
+    tally(connection, counts, {each.output: each.label for each in old})
+    return len(old)

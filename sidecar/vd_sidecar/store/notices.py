@@ -1,0 +1,254 @@
+# Copyright (C) The ngx_vd_module authors
+"""Queries: alerts, and the notices by which people and the app hear of things.
+
+A notice is written in the transaction of what it tells, and sent later, as
+often as it takes: nothing that must be heard waits in memory.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Iterable, Optional, Sequence
+
+from attrs import frozen
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.engine import Connection
+
+from ..model import Alert, Delivery
+from . import deliveries, schema
+from .rows import next_number
+
+ALERT_MAIL = "alert-mail"
+ALERT_SLACK = "alert-slack"
+BACKUP = "backup"
+CALLBACK = "callback"
+
+# What is given up at about the same time is one alert's.
+
+GATHER_MS = 5000
+
+_alerts = schema.alerts
+_notices = schema.notices
+_alert_columns = tuple(
+    _alerts.c[name]
+    for name in ("seq", "key", "kind", "output", "label", "edge", "opened", "count")
+)
+
+
+@frozen
+class Notice:
+    """Something to be sent, or that was."""
+
+    seq: int
+    key: str  # a UUID, the same for each try to send it
+    kind: str
+    output: str
+    delivery: Optional[int]
+    alert: Optional[int]
+    payload: Optional[str]
+    created: int
+    due: Optional[int]  # None: sent, or it cannot be
+    tries: int
+    sent: Optional[int]
+    error: Optional[str]  # of the last try
+
+
+def open_alert(
+    connection: Connection,
+    *,
+    kind: str,
+    output: str,
+    label: str,
+    edge: str,
+    count: int,
+    now: int,
+    window: float,
+    channels: Sequence[str],
+) -> int:
+    """The alert that ``count`` more things belong to: one an output and window.
+
+    The first one is sent after a short while, those that follow it at the end
+    of its ``window`` (seconds).  Returns its number.
+    """
+    last = connection.execute(
+        select(*_alerts.columns)
+        .where(_alerts.c.output == output, _alerts.c.kind == kind)
+        .order_by(_alerts.c.seq.desc())
+        .limit(1)
+    ).one_or_none()
+
+    span = round(window * 1000)
+
+    # later than that only by a clock that was wrong
+
+    latest = now + span + GATHER_MS
+
+    if last is not None and not last.closed and now < last.due <= latest:
+        connection.execute(
+            update(_alerts)
+            .where(_alerts.c.seq == last.seq)
+            .values(count=_alerts.c.count + count)
+        )
+        return int(last.seq)
+
+    due = now + min(span, GATHER_MS)
+    if last is not None:
+        due = max(due, min(last.due + span, latest))
+
+    seq = next_number(connection, _alerts.c.seq)
+    connection.execute(
+        insert(_alerts).values(
+            seq=seq,
+            key=str(uuid.uuid4()),
+            kind=kind,
+            output=output,
+            label=label,
+            edge=edge,
+            opened=now,
+            due=due,
+            closed=False,
+            count=count,
+        )
+    )
+    add(
+        connection,
+        [pending(channel, output, now, due=due, alert=seq) for channel in channels],
+    )
+    return seq
+
+
+def pending(
+    kind: str,
+    output: str,
+    now: int,
+    *,
+    due: Optional[int] = None,
+    delivery: Optional[int] = None,
+    alert: Optional[int] = None,
+    payload: Optional[str] = None,
+) -> Notice:
+    """A notice that has not been sent, nor numbered."""
+    return Notice(
+        seq=0,
+        key=str(uuid.uuid4()),
+        kind=kind,
+        output=output,
+        delivery=delivery,
+        alert=alert,
+        payload=payload,
+        created=now,
+        due=now if due is None else due,
+        tries=0,
+        sent=None,
+        error=None,
+    )
+
+
+def add(connection: Connection, new: Sequence[Notice]) -> None:
+    """Number ``new`` notices and write them."""
+    if not new:
+        return
+    first = next_number(connection, _notices.c.seq)
+    names = [column.name for column in _notices.columns]
+    connection.execute(
+        insert(_notices),
+        [
+            {name: getattr(each, name) for name in names} | {"seq": first + index}
+            for index, each in enumerate(new)
+        ],
+    )
+
+
+def claim_notices(
+    connection: Connection, kind: str, *, now: int, lease: float, limit: int
+) -> list[Notice]:
+    """Take notices that are due, for ``lease`` seconds; their alerts are closed."""
+    rows = connection.execute(
+        select(*_notices.columns)
+        .where(_notices.c.kind == kind, _notices.c.due <= now)
+        .order_by(_notices.c.due)
+        .limit(limit)
+    )
+    taken = [Notice(*row) for row in rows]
+    if taken:
+        connection.execute(
+            update(_notices)
+            .where(_notices.c.seq.in_([each.seq for each in taken]))
+            .values(due=now + round(lease * 1000), tries=_notices.c.tries + 1)
+        )
+        alerts = [each.alert for each in taken if each.alert is not None]
+        if alerts:
+            connection.execute(
+                update(_alerts).where(_alerts.c.seq.in_(alerts)).values(closed=True)
+            )
+    return taken
+
+
+def any_due(connection: Connection, kind: str, now: int) -> bool:
+    """Whether ``claim_notices`` has work, without a lock."""
+    return (
+        connection.execute(
+            select(_notices.c.seq)
+            .where(_notices.c.kind == kind, _notices.c.due <= now)
+            .limit(1)
+        ).first()
+        is not None
+    )
+
+
+def sent(connection: Connection, seq: int, now: int, remark: Optional[str]) -> None:
+    """It was sent; ``remark`` may say what was wrong nevertheless."""
+    connection.execute(
+        update(_notices)
+        .where(_notices.c.seq == seq)
+        .values(due=None, sent=now, error=remark)
+    )
+
+
+def postpone(
+    connection: Connection, seq: int, due: int, error: str, payload: Optional[str]
+) -> None:
+    """It could not be sent; it is tried again at ``due``, with ``payload``."""
+    connection.execute(
+        update(_notices)
+        .where(_notices.c.seq == seq, _notices.c.sent.is_(None))
+        .values(due=due, error=error, payload=payload)
+    )
+
+
+def alert(connection: Connection, seq: int) -> Alert:
+    return Alert(
+        *connection.execute(select(*_alert_columns).where(_alerts.c.seq == seq)).one()
+    )
+
+
+def alert_deliveries(connection: Connection, seq: int, limit: int) -> list[Delivery]:
+    """The first ``limit`` deliveries that an alert is about."""
+    rows = connection.execute(
+        select(*schema.deliveries.columns)
+        .where(schema.deliveries.c.alert == seq)
+        .order_by(schema.deliveries.c.seq)
+        .limit(limit)
+    )
+    return [deliveries.delivery(row) for row in rows]
+
+
+def of_delivery(connection: Connection, delivery: Delivery) -> list[Notice]:
+    """What was, or is to be, told of a delivery."""
+    condition: Any = _notices.c.delivery == delivery.seq
+    if delivery.alert is not None:
+        condition = condition | (_notices.c.alert == delivery.alert)
+    rows = connection.execute(
+        select(*_notices.columns).where(condition).order_by(_notices.c.seq)
+    )
+    return [Notice(*row) for row in rows]
+
+
+def unsent(connection: Connection, now: int) -> Iterable[tuple[str, int, int]]:
+    """For each kind: its name, how many are overdue, since how many ms at most."""
+    rows = connection.execute(
+        select(_notices.c.kind, func.count(), func.min(_notices.c.created))
+        .where(_notices.c.due.is_not(None), _notices.c.tries > 0)
+        .group_by(_notices.c.kind)
+    )
+    return [(kind, count, now - oldest) for kind, count, oldest in rows]
