@@ -1,0 +1,90 @@
+# Copyright (C) The ngx_vd_module authors
+"""What the address of a page asks for; forms send more than an address should have."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Optional
+
+from attrs import evolve, frozen
+from multidict import MultiMapping
+
+from ..batch import rfc3339
+from ..store.reads import After, Filter
+from ..store.search import LEAST
+from . import asked
+from .guard import Refused
+from .pages_view import Viewer
+
+Pairs = tuple[tuple[str, str], ...]
+
+OTHERS = ("order", "cursor", "before")
+ORDERS = ("newest", "oldest")
+_TIMES = {"from": "since", "to": "until"}
+
+
+@frozen
+class View:
+    """A list as an address describes it."""
+
+    filter: Filter
+    pairs: Pairs  # its conditions, as in the address
+    oldest_first: bool
+    after: Optional[After]
+    before: Optional[After]
+    short: bool  # what is searched for is too short to be a part
+
+    @property
+    def order(self) -> Pairs:
+        return (("order", "oldest"),) if self.oldest_first else ()
+
+    def value(self, name: str) -> str:
+        return next((value for key, value in self.pairs if key == name), "")
+
+    def without(self, *names: str) -> Pairs:
+        return tuple(pair for pair in self.pairs if pair[0] not in names)
+
+
+def tidy(given: MultiMapping[str], viewer: Viewer) -> Optional[Pairs]:
+    """What the address should be, if a form made it: without what is empty, and
+    with times that mean the same to everybody.  None if it is in order."""
+    pairs: list[tuple[str, str]] = []
+    for name, value in given.items():
+        if name in _TIMES and value:
+            # an exact time wins over "the last 24 hours"
+
+            pairs = [pair for pair in pairs if pair[0] != _TIMES[name]]
+            pairs.append((_TIMES[name], rfc3339(_local(name, value, viewer))))
+        elif value.strip() and (name, value) != ("order", "newest"):
+            pairs.append((name, value.strip() if name == "search" else value))
+    return None if pairs == list(given.items()) else tuple(pairs)
+
+
+def _local(name: str, value: str, viewer: Viewer) -> int:
+    try:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=viewer.zone)
+        return round(moment.astimezone(timezone.utc).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise Refused(f'"{name}" is no time') from None
+
+
+def view(given: MultiMapping[str], others: tuple[str, ...] = ()) -> View:
+    """What an address in order asks for.  Raises ``Refused``."""
+    others = OTHERS + others
+    order = given.get("order", "newest")
+    if order not in ORDERS:
+        raise Refused(f'"order" must be one of {", ".join(ORDERS)}')
+    filter = asked.filter_of(asked.query(given, others))
+    short = filter.search is not None and len(filter.search) < LEAST
+    if short:
+        filter = evolve(filter, search=None, named=filter.search)
+    return View(
+        filter=filter,
+        pairs=tuple(pair for pair in given.items() if pair[0] not in others),
+        oldest_first=order == "oldest",
+        after=asked.cursor(given.get("cursor")),
+        before=asked.cursor(given.get("before")),
+        short=short,
+    )
