@@ -1,0 +1,721 @@
+# Copyright (C) The ngx_vd_module authors
+"""The pages, without a browser: what they say, what they refuse, what they leak."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import html
+import io
+import re
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, AsyncIterator, Awaitable, Callable, Iterator, Optional
+from urllib.parse import parse_qsl, urlencode, urlsplit
+from zoneinfo import ZoneInfo
+
+import pytest
+from aiohttp import ClientSession, CookieJar, web
+from aiohttp.test_utils import TestServer
+from sqlalchemy import create_engine
+from sqlalchemy.engine import make_url
+
+from postgres import Postgres
+from stored import NOON, change, delivered, given_up, one, record, take
+from stores import KINDS, open_store
+from vd_sidecar.acts import FORGET, perform
+from vd_sidecar.batch import rfc3339
+from vd_sidecar.clock import steady
+from vd_sidecar.config import Config
+from vd_sidecar.model import CANCELLED, FAILED, PENDING
+from vd_sidecar.store import Store, deliveries, rates, reads, search
+from vd_sidecar.store.reads import Filter
+from vd_sidecar.web import application, pages_case, pages_text
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202e\x1b[31m"
+EN = {"Accept-Language": "en"}
+SAFE = {"Sec-Fetch-Site": "same-origin"}
+
+WEB = Path(pages_text.__file__).parent
+
+
+class Retry:
+    """As much of it as the pages use."""
+
+    claims = 0
+    answers = 0
+    woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    store = open_store(request)
+    yield store
+    store.close()
+
+
+class Site:
+    """The pages of a store, and somebody who looks at them."""
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self.store = store
+        self.config = config
+        self.retry = Retry()
+        ingest = SimpleNamespace(records=0, unread=0, scanned=steady(), oldest=None)
+        self.ingest = ingest
+        self.service: Any = SimpleNamespace(
+            store=store,
+            config=config,
+            retry=self.retry,
+            ingest=ingest,
+            ingested=steady(),
+            in_writer=self._in_writer,
+        )
+        self.url = ""
+        self.session: Any = None
+
+    async def _in_writer(self, function: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(None, function)
+
+    async def get(self, path: str, **headers: str) -> tuple[int, str]:
+        answer = await self.ask("GET", path, headers)
+        return answer.status, answer.text
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        form: Optional[list[tuple[str, str]]] = None,
+    ) -> SimpleNamespace:
+        async with self.session.request(
+            method,
+            self.url + path,
+            headers={**EN, **headers},
+            data=form,
+            allow_redirects=False,
+        ) as answer:
+            text = await answer.text()
+            return SimpleNamespace(
+                status=answer.status, text=text, headers=answer.headers
+            )
+
+    async def confirm(self, path: str, **headers: str) -> SimpleNamespace:
+        """Look at a preview and press its button."""
+        _, text = await self.get(path, **headers)
+        form = hidden(text)
+        return await self.ask("POST", "/act", {**SAFE, **headers}, form)
+
+
+def viewer_time(zone: str) -> str:
+    """NOON, as somebody there reads it."""
+    moment = datetime.fromtimestamp(NOON / 1000, ZoneInfo(zone))
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def hidden(text: str) -> list[tuple[str, str]]:
+    found = re.findall(r'<input type="hidden" name="(.*?)" value="(.*?)">', text)
+    return [(html.unescape(name), html.unescape(value)) for name, value in found]
+
+
+def rows(text: str) -> list[str]:
+    """The deliveries that a list shows, by the ends of their addresses."""
+    body = text.partition("<tbody>")[2].partition("</tbody>")[0]
+    return re.findall(r'class="case"><a href="/deliveries/[^/]*/(.*?)"', body)
+
+
+def run(store: Store, config: Config, test: Callable[[Site], Awaitable[None]]) -> Site:
+    site = Site(store, config)
+
+    async def main() -> None:
+        async with serving(site):
+            await test(site)
+
+    asyncio.run(main())
+    return site
+
+
+@asynccontextmanager
+async def serving(site: Site) -> AsyncIterator[None]:
+    app: web.Application = application(site.service)
+    server = TestServer(app)
+    await server.start_server()
+    async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as session:
+        site.session = session
+        site.url = str(server.make_url("")).rstrip("/")
+        try:
+            yield
+        finally:
+            await server.close()
+
+
+def some(store: Store, config: Config) -> None:
+    take(
+        store,
+        config,
+        [
+            *given_up("lost", case="C-1", time=NOON),
+            record("waits", "29", case="C-2", time=NOON + 1),
+            delivered("done", case="C-1", time=NOON + 2, ticket_id="VD-77"),
+            delivered("bare", "29", case="C-3", time=NOON + 3, ticket_id=None),
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    "query, found",
+    [
+        ("", "bare done waits lost"),
+        ("order=oldest", "lost waits done bare"),
+        ("output=29", "bare waits"),
+        ("state=failed", "lost"),
+        ("state=failed&state=pending", "waits lost"),
+        ("output=29&state=pending", "waits"),
+        ("reason=status", "waits lost"),
+        ("without_ticket=true", "bare waits lost"),
+        ("search=VD-77", "done"),
+        ("search=vd-7", "done"),
+        ("search=C-1", "done lost"),
+        ("search=ait", "waits"),
+        ("search=77", ""),
+        ("case=C-1", "done lost"),
+        ("search=%25%25%25", ""),
+        ("search=" + "%22%20OR%20%22", ""),
+        (f"since={rfc3339(NOON + 2)}", "bare done"),
+        (f"until={rfc3339(NOON + 1)}", "lost"),
+    ],
+)
+def test_a_list_holds_what_its_address_says(
+    store: Store, config: Config, query: str, found: str
+) -> None:
+    some(store, config)
+
+    async def test(site: Site) -> None:
+        status, text = await site.get(f"/deliveries?{query}")
+        assert status == 200
+        assert rows(text) == found.split()
+
+    run(store, config, test)
+
+
+def test_pages_are_stable_while_deliveries_come_in(
+    store: Store, config: Config
+) -> None:
+    take(store, config, [delivered(f"d{n}", time=NOON + n) for n in range(120)])
+
+    async def test(site: Site) -> None:
+        seen: list[str] = []
+        path: Optional[str] = "/deliveries"
+        pages = []
+        while path:
+            _, text = await site.get(path)
+            pages.append((path, rows(text)))
+            seen += rows(text)
+            number = len(pages)
+            new = [delivered(f"n{number}-{i}", time=NOON + 1000 + i) for i in range(9)]
+            take(store, config, new)
+            match = re.search(r'rel="next" href="(.*?)"', text)
+            path = html.unescape(match[1]) if match else None
+        assert seen == [f"d{n}" for n in reversed(range(120))]
+
+        _, text = await site.get(pages[2][0])
+        match = re.search(r'rel="prev" href="(.*?)"', text)
+        assert match
+        _, text = await site.get(html.unescape(match[1]))
+        assert rows(text) == pages[1][1]
+
+    run(store, config, test)
+
+
+def test_what_comes_from_outside_is_text(store: Store, config: Config) -> None:
+    take(
+        store,
+        config,
+        [
+            record(
+                "h",
+                label=HOSTILE,
+                case=HOSTILE,
+                response=HOSTILE,
+                upstream=HOSTILE,
+                body=('{"a<b>": "</script><script>alert(3)</script>"}').encode(),
+            )
+        ],
+    )
+    change(store, "h", ticket_id=HOSTILE, reason="<b>why", content_type="<i>type")
+
+    async def test(site: Site) -> None:
+        query = urlencode({"search": HOSTILE})
+        typed = f"/deliveries?{query}"
+        for path in (
+            "/",
+            "/deliveries",
+            typed,
+            f"/deliveries?output={query}",
+            "/deliveries/28/h",
+            "/act?act=retry&state=pending",
+            f"/deliveries?{urlencode({HOSTILE: 1})}",
+            f"/act?{urlencode({'act': HOSTILE})}",
+        ):
+            _, text = await site.get(path, **{"X-Remote-User": "<u>me"})
+            tags = set(re.findall(r"<(script|img|b>why|i>type|u>|b>\")", text))
+            assert tags <= {"script"}, path
+            assert text.count("<script") == 1, path
+            if path != typed:
+                assert "\u202e" not in text and "\x1b" not in text, path
+
+    run(store, config, test)
+
+
+def test_every_page_has_its_guards(store: Store, config: Config) -> None:
+    some(store, config)
+
+    async def test(site: Site) -> None:
+        for path in (
+            "/",
+            "/deliveries",
+            "/deliveries/28/lost",
+            "/deliveries/28/lost/case",
+            "/deliveries/28/nothing",
+            "/deliveries.csv",
+            "/act?act=retry",
+            "/deliveries?nonsense=1",
+        ):
+            answer = await site.ask("GET", path, {})
+            policy = answer.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy and "unsafe" not in policy, path
+            assert "frame-ancestors 'none'" in policy
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.headers["Referrer-Policy"] == "no-referrer"
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert not re.search(r"<[^>]* (style|on\w+)=", answer.text), path
+            assert not re.search(r'(src|href)="(https?:)?//', answer.text), path
+
+    run(store, config, test)
+
+
+def test_assets_are_small_and_kept(store: Store, config: Config) -> None:
+    async def test(site: Site) -> None:
+        _, text = await site.get("/")
+        urls = re.findall(r'(?:href|src)="(/static/.*?)"', text)
+        assert len(urls) == 3
+        for url in urls:
+            answer = await site.ask("GET", url, {})
+            assert answer.status == 200
+            assert "immutable" in answer.headers["Cache-Control"]
+        assert (await site.get("/static/..%2fpages.py"))[0] == 404
+
+    run(store, config, test)
+    assert (WEB / "static" / "app.css").stat().st_size < 15_000
+    assert (WEB / "static" / "app.js").stat().st_size < 10_000
+
+
+def test_one_delivery_tells_all(store: Store, config: Config) -> None:
+    some(store, config)
+
+    async def test(site: Site) -> None:
+        status, text = await site.get("/deliveries/28/lost")
+        assert status == 200
+        for word in ("C-1", "lost", "503", "maintenance", "127.0.0.1:443", "12 ms"):
+            assert word in text
+        assert "given up after 3 attempts" in text
+        assert text.count("Failed") >= 4
+        assert '<span class="string">&#34;Drucker streikt&#34;' in text
+        assert '"/deliveries/28/done"' in text
+        assert "VD-77" in text
+        assert "curl -X POST" in text
+        assert (await site.get("/deliveries/29/lost"))[0] == 404
+        answer = await site.ask("GET", "/deliveries/28/lost/case", {})
+        assert answer.text == '{"subject": "Drucker streikt"}'
+        assert "attachment" in answer.headers["Content-Disposition"]
+
+    run(store, config, test)
+
+
+def test_an_act_is_shown_confirmed_and_noted(store: Store, config: Config) -> None:
+    some(store, config)
+
+    async def test(site: Site) -> None:
+        seq = one(store, "lost").seq
+        answer = await site.confirm(
+            f"/act?act=retry&pick={seq}", **{"X-Remote-User": "jana"}
+        )
+        assert answer.status == 303
+        assert answer.headers["Location"].startswith("/deliveries/28/lost?done=")
+        _, text = await site.get(answer.headers["Location"])
+        assert "1 delivery is retried" in text
+        assert "Retried" in text and "jana" in text
+
+    site = run(store, config, test)
+    assert one(store, "lost").state == PENDING
+    assert site.retry.woken == 1
+    with store.reading() as connection:
+        acts = reads.acts(connection, one(store, "lost").seq)
+    assert [(act.who, act.act) for act in acts] == [("jana", "retry")]
+
+
+def test_an_act_on_all_that_is_found(store: Store, config: Config) -> None:
+    take(
+        store, config, [r for n in range(30) for r in given_up(f"f{n}", time=NOON + n)]
+    )
+    some(store, config)
+
+    async def test(site: Site) -> None:
+        _, text = await site.get("/act?act=cancel&state=failed&output=28")
+        assert "Cancel 31 deliveries?" in text
+        assert "Output <b>28</b>: 31" in text
+        assert len(rows(text)) == 20
+
+        # what comes after the preview was not meant
+
+        form = hidden(text)
+        assert any(name == "until" for name, _ in form)
+        answer = await site.ask("POST", "/act", SAFE, form)
+        assert answer.status == 303
+        _, text = await site.get(answer.headers["Location"])
+        assert "31 deliveries were cancelled" in text
+
+    run(store, config, test)
+    with store.reading() as connection:
+        assert reads.count(connection, Filter(states=(CANCELLED,))) == 31
+        assert reads.count(connection, Filter(states=(PENDING,))) == 1
+
+
+def test_nothing_is_picked_is_not_all(store: Store, config: Config) -> None:
+    some(store, config)
+
+    async def test(site: Site) -> None:
+        _, text = await site.get("/act?act=retry&scope=picked&state=failed")
+        assert "There is nothing to do here" in text
+
+    run(store, config, test)
+
+
+def test_not_everything_is_forgotten_at_once(store: Store, config: Config) -> None:
+    some(store, config)
+
+    async def test(site: Site) -> None:
+        _, text = await site.get("/act?act=forget")
+        assert "Filter first" in text and 'method="post"' not in text
+        _, text = await site.get("/act?act=retry&state=failed")
+        token = dict(hidden(text))["token"]
+        form = [("act", "forget"), ("token", token)]
+        answer = await site.ask("POST", "/act", SAFE, form)
+        assert answer.status == 400
+
+        answer = await site.confirm("/act?act=forget&search=lost")
+        assert answer.status == 303
+
+    run(store, config, test)
+    assert one(store, "lost").forgotten and not one(store, "done").forgotten
+
+
+@pytest.mark.parametrize(
+    "headers, token, status",
+    [
+        ({"Sec-Fetch-Site": "cross-site"}, True, 403),
+        ({"Sec-Fetch-Site": "same-site"}, True, 403),
+        ({"Origin": "https://evil.example"}, True, 403),
+        ({}, False, 200),
+        (SAFE, False, 200),
+        ({**SAFE, "X-Remote-User": "other"}, True, 200),
+    ],
+)
+def test_who_was_sent_by_another_site_does_nothing(
+    store: Store, config: Config, headers: dict[str, str], token: bool, status: int
+) -> None:
+    some(store, config)
+
+    async def test(site: Site) -> None:
+        _, text = await site.get("/act?act=cancel&state=failed")
+        form = [pair for pair in hidden(text) if token or pair[0] != "token"]
+        answer = await site.ask("POST", "/act", headers, form)
+        assert answer.status == status
+        if status == 200:
+            assert "nothing was done" in answer.text
+
+    run(store, config, test)
+    assert one(store, "lost").state == FAILED
+
+
+def test_a_form_s_address_is_put_in_order(store: Store, config: Config) -> None:
+    async def test(site: Site) -> None:
+        site.session.cookie_jar.update_cookies({"tz": "Europe%2FBerlin"})
+        given = "search=+a+&output=&since=24h&order=newest&from=2026-07-01T10:00&to="
+        answer = await site.ask("GET", f"/deliveries?{given}", {})
+        assert answer.status == 302
+        query = dict(parse_qsl(urlsplit(answer.headers["Location"]).query))
+        assert query == {"search": "a", "since": "2026-07-01T08:00:00.000Z"}
+
+    run(store, config, test)
+
+
+def test_times_are_in_the_viewer_s_zone(store: Store, config: Config) -> None:
+    some(store, config)
+
+    async def test(site: Site) -> None:
+        utc, berlin = (str(viewer_time(zone)) for zone in ("UTC", "Europe/Berlin"))
+        _, text = await site.get("/deliveries")
+        assert f">{utc}<" in text
+        site.session.cookie_jar.update_cookies({"tz": "Europe%2FBerlin"})
+        _, text = await site.get("/deliveries")
+        assert f">{berlin}<" in text
+        assert f'title="{utc}.000 UTC"' in text
+        for wrong in ("../../etc/passwd", "x" * 500, "/etc/passwd", "%00"):
+            site.session.cookie_jar.update_cookies({"tz": wrong})
+            _, text = await site.get("/deliveries")
+            assert f">{utc}<" in text
+
+    run(store, config, test)
+
+
+def test_the_csv_is_what_is_filtered_and_no_formula(
+    store: Store, config: Config
+) -> None:
+    some(store, config)
+    take(store, config, [delivered("evil", case="=HYPERLINK(1)", ticket_id="@x")])
+
+    async def test(site: Site) -> None:
+        status, text = await site.get("/deliveries.csv?state=delivered")
+        assert status == 200
+        read = list(csv.DictReader(io.StringIO(text)))
+        assert {row["id"] for row in read} == {"done", "bare", "evil"}
+        (evil,) = [row for row in read if row["id"] == "evil"]
+        assert (evil["case"], evil["ticket_id"]) == ("'=HYPERLINK(1)", "'@x")
+
+    run(store, config, test)
+
+
+def test_the_overview_counts_and_warns(store: Store, config: Config) -> None:
+    with store.reading() as connection:
+        now = store.now(connection)
+    good = [delivered(f"g{n}", time=now - n, duration_ms=150) for n in range(9)]
+    bad = [record(f"b{n}", "29", time=now - n) for n in range(4)]
+    take(store, config, good + bad)
+
+    async def test(site: Site) -> None:
+        _, text = await site.get("/")
+        assert "Attempts: 9 delivered, 4 failed" in text
+        assert "Output 29 (Output 29) is failing" in text
+        assert "Output 28 (Output 28) is failing" not in text
+        assert "100 %" in text and "0 %" in text
+        for range_ in ("day", "week"):
+            _, text = await site.get(f"/?range={range_}")
+            assert "Attempts: 9 delivered, 4 failed" in text
+        assert (await site.get("/?range=year"))[0] == 400
+
+    run(store, config, test)
+
+
+@pytest.mark.parametrize(
+    "accepted, language",
+    [
+        ("de", "de"),
+        ("de-AT,en;q=0.8", "de"),
+        ("en-GB,de;q=0.9", "en"),
+        ("fr,de;q=0.5,en;q=0.3", "de"),
+        ("fr", "en"),
+        ("", "en"),
+        ("de;q=0", "en"),
+        ("de;q=nonsense,;;,=", "de"),
+    ],
+)
+def test_the_language_is_the_one_that_is_preferred(
+    accepted: str, language: str
+) -> None:
+    assert pages_text.language_of(accepted) == language
+
+
+def test_both_languages_say_everything() -> None:
+    used = set()
+    for path in [*WEB.glob("templates/*.html"), *WEB.glob("pages*.py")]:
+        used |= set(re.findall(r'\bt\(\s*"([\w-]+)"', path.read_text()))
+    assert {name for name in used if not name.endswith("_")} <= set(pages_text.TEXTS)
+
+    def parts(text: pages_text.Text) -> tuple[str, ...]:
+        return text if isinstance(text, tuple) else (text,)
+
+    for key, (english, german) in pages_text.TEXTS.items():
+        assert len(parts(english)) == len(parts(german)), key
+        for one_, other in zip(parts(english), parts(german)):
+            assert one_ and other, key
+            names = [set(re.findall(r"\{\w+\}", text)) for text in (one_, other)]
+            assert names[0] == names[1], key
+
+
+def test_german_pages_are_german(store: Store, config: Config) -> None:
+    some(store, config)
+
+    async def test(site: Site) -> None:
+        for path, word in (
+            ("/", "Übersicht"),
+            ("/deliveries", "Gescheitert"),
+            ("/deliveries/28/lost", "nach 3 Versuchen wurde aufgegeben"),
+            ("/act?act=retry&state=failed", "1 Zustellung erneut senden?"),
+        ):
+            _, text = await site.get(path, **{"Accept-Language": "de"})
+            assert '<html lang="de">' in text and word in text, path
+
+    run(store, config, test)
+
+
+def test_pages_are_told_of_changes(store: Store, config: Config) -> None:
+    async def test(site: Site) -> None:
+        async with site.session.get(site.url + "/events") as stream:
+            assert stream.content_type == "text/event-stream"
+            await asyncio.wait_for(stream.content.readuntil(b"data: 1\n\n"), 10)
+            await site._in_writer(lambda: take(store, config, [delivered("new")]))
+            await asyncio.wait_for(stream.content.readuntil(b"data: 2\n\n"), 10)
+
+    run(store, config, test)
+
+
+def test_what_is_forgotten_is_not_found(store: Store, config: Config) -> None:
+    take(store, config, [*given_up("gone", case="C-secret", ticket_id="VD-secret")])
+
+    def found(text: str) -> list[str]:
+        with store.reading() as connection:
+            return [each.id for each in reads.find(connection, Filter(search=text), 9)]
+
+    assert found("secret") == ["gone"]
+    perform(store, config, FORGET, [one(store, "gone").seq], "me")
+    assert found("secret") == []
+    assert found("gone") == ["gone"]
+    with store.writing() as connection:
+        assert deliveries.delete_old(connection, NOON * 2, 9) == 1
+    assert found("gone") == []
+    if store.sqlite:
+        with store.reading() as connection:
+            query = "SELECT count(*) FROM deliveries_search WHERE deliveries_search "
+            for word in ("secret", "gone"):
+                left = connection.exec_driver_sql(query + "MATCH ?", (f'"{word}"',))
+                assert left.scalar_one() == 0
+
+
+def test_a_late_ticket_id_is_found(store: Store, config: Config) -> None:
+    take(store, config, [record("late", case="C-9")])
+    take(store, config, [delivered("late", attempt=2, ticket_id="VD-late-1")])
+    with store.reading() as connection:
+        (found,) = reads.find(connection, Filter(search="late-1"), 9)
+    assert found.id == "late"
+
+
+@pytest.mark.parametrize("few", [0, 1, 1000])
+def test_search_finds_the_same_however_it_goes_about_it(
+    store: Store, config: Config, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(search, "FEW", few)
+    made = "0193a1b2-0000-7000-8000-0000000000"
+    many = [
+        delivered(f"{made}{n:02}", str(n % 3), case=f"C-{n}", time=NOON + n)
+        for n in range(40)
+    ]
+    take(store, config, [*many, *given_up("other", "1", case="C-99", time=NOON + 99)])
+
+    def found(**conditions: Any) -> list[str]:
+        with store.reading() as connection:
+            filter = Filter(**conditions)
+            first = reads.find(connection, filter, 7)
+            rest = reads.find(connection, filter, 99, reads.key(first[-1]))
+            assert len(first + rest) == reads.count(connection, filter)
+            return [(each.case or "") for each in first + rest]
+
+    assert found(search="VD-1") == [f"C-{n}" for n in reversed(range(40))]
+    assert found(search="VD-1", outputs=("1",)) == [
+        f"C-{n}" for n in reversed(range(40)) if n % 3 == 1
+    ]
+    assert found(search="C-3") == [f"C-{n}" for n in reversed(range(30, 40))] + ["C-3"]
+    assert found(search="c-99") == ["C-99"]
+    assert found(search=f"{made}07") == ["C-7"]
+    assert len(found(search=made[:9])) == 40
+
+
+def test_rates_count_each_attempt_once(store: Store, config: Config) -> None:
+    start = NOON - NOON % rates.HALF_HOUR
+    first = [delivered(f"a{n}", time=start + n, duration_ms=n * 10) for n in range(100)]
+    take(store, config, first + given_up("b", time=start))
+    take(store, config, first)
+    with store.reading() as connection:
+        (hour,) = rates.read(connection, rates.HALF_HOUR, start, rates.HALF_HOUR)
+        minutes = rates.read(connection, rates.MINUTE, start, rates.MINUTE)
+    assert (hour.delivered, hour.failed) == (100, 3)
+    assert [(m.delivered, m.failed) for m in minutes] == [(100, 1), (0, 1), (0, 1)]
+    assert (hour.last_delivered, hour.last_failed) == (start + 99, start + 120_000)
+    assert sum(hour.durations) == 103
+    assert 450 <= (rates.quantile(hour.durations, 0.5) or 0) <= 550
+    assert 900 <= (rates.quantile(hour.durations, 0.95) or 0) <= 1000
+    assert rates.quantile([0] * 16, 0.5) is None
+
+
+@pytest.mark.parametrize(
+    "body, shown",
+    [
+        (b'{"a": 1.50, "a": [true, null, "x"]}', '"a": 1.50 "a": [true null "x"]'),
+        (b"[]", "[]"),
+        (b"12345678901234567890", "12345678901234567890"),
+        ('{"ü": "\\u202e"}'.encode(), '"ü": "\ufffd"'),
+    ],
+)
+def test_a_case_is_shown_as_it_is_written(body: bytes, shown: str) -> None:
+    def plain(node: Any) -> str:
+        name = "" if node.name is None else f"{node.name}: "
+        if isinstance(node, pages_case.Leaf):
+            return f"{name}{node.text}"
+        inner = " ".join(map(plain, node.items))
+        return name + (f"[{inner}]" if node.brackets == "[]" else inner)
+
+    case = pages_case.read(body)
+    assert case.tree is not None
+    assert plain(case.tree) == shown
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xff\xfe", b"{", b"[" * 100_000, b"[" + b"1," * 9000 + b"1]"]
+)
+def test_what_is_no_case_to_unfold_is_text(body: bytes) -> None:
+    case = pages_case.read(body)
+    assert case.tree is None and case.text and case.size == len(body)
+
+
+def test_a_store_that_is_away_is_a_page_too(store: Store, config: Config) -> None:
+    gone = Store("postgresql://nobody@127.0.0.1:1/none")
+
+    async def test(site: Site) -> None:
+        for path in ("/", "/deliveries", "/deliveries/28/a"):
+            status, text = await site.get(path)
+            assert status == 503
+            assert "The store does not answer" in text and "<html" in text
+
+    run(gone, config, test)
+
+
+def test_a_role_that_may_make_no_extension_searches_all_the_same(
+    postgres: Postgres, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = postgres.create_database()
+    admin = create_engine(url, isolation_level="AUTOCOMMIT")
+    name = str(make_url(url).database)
+    with admin.connect() as connection:
+        for statement in (
+            "CREATE ROLE modest LOGIN",
+            f"REVOKE CREATE ON DATABASE {name} FROM PUBLIC",
+            "GRANT ALL ON SCHEMA public TO modest",
+        ):
+            connection.exec_driver_sql(statement)
+    store = Store(url.replace("//postgres@", "//modest@"))
+    try:
+        store.migrate()
+        assert "there is no pg_trgm" in capsys.readouterr().out
+        some(store, config)
+        with store.reading() as connection:
+            (found,) = reads.find(connection, Filter(search="D-7"), 9)
+        assert found.id == "done"
+    finally:
+        store.close()
+        admin.dispose()
+        postgres.drop_database(url)
