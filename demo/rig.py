@@ -1,9 +1,10 @@
 # Copyright (C) The ngx_vd_module authors
 
-"""What the demo runs: a ticket system, and an nginx with the module."""
+"""What the demo runs: nginx with the module, the sidecar, and those around them."""
 
 import base64
 import grp
+import json
 import os
 import pwd
 import secrets
@@ -11,19 +12,39 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 HERE = Path(__file__).resolve().parent
 MODULE = HERE.parent / "build" / "ngx_http_vd_module.so"
+SIDECAR = HERE.parent / "sidecar" / "vd-sidecar"
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PATIENCE = 10  # seconds, for whatever should take a moment
+PATIENCE = 15.0  # seconds, for whatever should take a moment
+BACKOFF = (1, 2)  # seconds after the first and the second failure
+OPS, ARCHIVE = "ops@example.com", "archive@example.com"
+
+
+T = TypeVar("T")
+
+
+class Failed(Exception):
+    """The demo cannot go on."""
+
+
+def wait_for(find: Callable[[], T], what: str) -> T:
+    """What ``find()`` returns once that is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := find()):
+        if time.monotonic() > deadline:
+            raise Failed(f"waited {PATIENCE:.0f} seconds for {what}")
+        time.sleep(0.01)
+    return found
 
 
 @dataclass(frozen=True)
@@ -35,6 +56,7 @@ class Output:
     form: str
     scheme: str
     secrets: tuple[str, ...]  # file names; all sign
+    ack: str = "delivery"
 
 
 OUTPUTS = {
@@ -54,13 +76,16 @@ OUTPUTS = {
             "github",
             ("29",),
         ),
-        Output("30", "Application Support - Standard", "signature", "stripe", ("30",)),
+        Output(
+            "30",
+            "Application Support - Standard",
+            "signature",
+            "stripe",
+            ("30",),
+            "journal",
+        ),
     )
 }
-
-
-class Failed(Exception):
-    """The demo cannot go on."""
 
 
 class Site:
@@ -71,98 +96,202 @@ class Site:
         self.module = module
         self.prefix = Path(tempfile.mkdtemp(prefix="vd-demo-"))
         self.config = self.prefix / "nginx.conf"
-        self.access_log = self.prefix / "access.log"
         self.error_log = self.prefix / "error.log"
         self.receiver_log = self.prefix / "receiver.log"
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._reserved = [reserve_port(), reserve_port()]
-        self.port, self.receiver_port = (
+        self.journal = self.prefix / "journal"
+        self.sidecar_config = self.prefix / "vd-sidecar.toml"
+        self.sidecar_log = self.prefix / "sidecar.log"
+        self.inboxes = self.prefix / "inboxes"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._reserved = [reserve_port() for _ in range(5)]
+        self.port, self.receiver_port, self.smtp_port, self.http_port, self.web_port = (
             reserved.getsockname()[1] for reserved in self._reserved
         )
-        for log in (self.access_log, self.error_log, self.receiver_log):
-            log.touch()
-        self.write_secrets()
-        self.config.write_text(self.configuration(), encoding="utf-8")
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.page = f"http://127.0.0.1:{self.web_port}/"
 
-    def write_secrets(self) -> None:
-        directory = self.prefix / "secrets"
-        directory.mkdir(mode=0o700)
+        self.journal.mkdir(mode=0o750)
+        self.receiver_log.touch()
+        self._write_secrets()
+        self.config.write_text(self._configuration(), encoding="utf-8")
+        self.sidecar_config.write_text(self._settings(), encoding="utf-8")
+
+    def _write_secrets(self) -> None:
         names = [name for output in OUTPUTS.values() for name in output.secrets]
-        for name in [*names, "wrong"]:
-            (directory / name).touch(mode=0o600)
+        for name in [*names, "wrong", "callback"]:
             key = base64.b64encode(secrets.token_bytes(32)).decode()
-            (directory / name).write_text(f"whsec_{key}\n")
+            self._write_secret(name, f"whsec_{key}\n")
+        self._write_secret("slack", f"http://127.0.0.1:{self.http_port}/slack\n")
 
-    def configuration(self) -> str:
-        locations = [location(output, output.id) for output in OUTPUTS.values()]
-        wrong = location(OUTPUTS["28"], "28-wrong-secret", ("wrong",))
+    def _write_secret(self, name: str, text: str) -> None:
+        path = self.prefix / "secrets" / name
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(text)
+
+    def _configuration(self) -> str:
+        locations = [
+            *(location(output) for output in OUTPUTS.values()),
+            location(OUTPUTS["28"], "28-wrong-secret", "wrong"),
+        ]
         return CONFIGURATION.format(
             user=worker_user(),
             module=quoted(str(self.module)),
             port=self.port,
             receiver_port=self.receiver_port,
-            log_format=LOG_FORMAT,
-            locations="\n".join([*locations, wrong]),
+            app_port=self.http_port,
+            locations="\n".join(locations),
         )
 
-    def start_receiver(self) -> None:
-        port_file = self.prefix / "receiver.port"
-        port_file.unlink(missing_ok=True)
-        arguments = [f"--port={self.receiver_port}", f"--port-file={port_file}"]
+    def _settings(self) -> str:
+        return SETTINGS.format(
+            journal=quoted(str(self.journal)),
+            store=quoted(f"sqlite:///{self.prefix}/vd.db"),
+            nginx=self.url,
+            backoff=json.dumps([f"{seconds}s" for seconds in BACKOFF]),
+            web_port=self.web_port,
+            smtp_port=self.smtp_port,
+            ops=OPS,
+            archive=ARCHIVE,
+            slack=quoted(f"{self.prefix}/secrets/slack"),
+        )
+
+    def start(self) -> None:
+        self._start_receiver()
+        self._start(
+            "inboxes",
+            [
+                HERE / "inboxes",
+                f"--smtp-port={self.smtp_port}",
+                f"--http-port={self.http_port}",
+                f"--secret-file={self.prefix}/secrets/callback",
+                self.inboxes,
+            ],
+            self.http_port,
+        )
+        options = ["-p", f"{self.prefix}/", "-c", "nginx.conf", "-e", "error.log"]
+        self._start("nginx", [self.nginx, *options], self.port)
+        options = ["run", "--config", str(self.sidecar_config)]
+        self._start("sidecar", [SIDECAR, *options], self.web_port)
+
+    def _start_receiver(self) -> None:
+        arguments = [f"--port={self.receiver_port}"]
         for output in OUTPUTS.values():
             arguments.append(f"--output={output.id}:{output.form}:{output.scheme}")
         # Of two secrets it knows the old one only, as in the middle of a rotation.
         for output in OUTPUTS.values():
             path = self.prefix / "secrets" / output.secrets[-1]
             arguments.append(f"--secret-file={output.id}:{path}")
-        command = [sys.executable, str(HERE / "receiver"), *arguments]
-        self.start("receiver", command, self.receiver_log, port_file.exists)
+        self._start("receiver", [HERE / "receiver", *arguments], self.receiver_port)
 
-    def start_nginx(self) -> None:
-        arguments = ["-p", f"{self.prefix}/", "-c", str(self.config)]
-        command = [str(self.nginx), *arguments, "-e", str(self.error_log)]
-        self.start("nginx", command, self.prefix / "nginx.out", self.nginx_listens)
-
-    def nginx_listens(self) -> bool:
-        with socket.socket() as connection:
-            return connection.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def start(
-        self, name: str, command: list[str], log: Path, ready: Callable[[], bool]
-    ) -> None:
-        # nginx takes a variable NGINX for a list of inherited sockets.  A session
-        # of its own: Ctrl-C is for this program, which then ends the others.
-        environment = {k: v for k, v in os.environ.items() if k != "NGINX"}
-        errors = self.prefix / f"{name}.err"
-        with log.open("ab") as stdout, errors.open("ab") as stderr:
+    def _start(self, name: str, command: Sequence[Path | str], port: int) -> None:
+        """Returns once it listens; what it says goes to NAME.log."""
+        # Whatever becomes of the demo, it does not outlive it.
+        wrapper = ["setpriv", "--pdeathsig=TERM"]
+        with (self.prefix / f"{name}.log").open("ab") as log, uninterrupted():
             process = subprocess.Popen(
-                command,
+                [*wrapper, *command],
                 stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                env=environment,
+                stdout=log,
+                stderr=log,
+                env=environment(),
+                # Ctrl-C is for the demo, which then ends the others.
                 start_new_session=True,
             )
-        self.processes[name] = process
-        deadline = time.monotonic() + PATIENCE
-        while not ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise Failed(f"{name} did not start:\n{errors.read_text()}")
-            time.sleep(0.02)
+            self._processes[name] = process
 
-    def stop(self, name: str) -> None:
-        process = self.processes.pop(name)
-        process.terminate()
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        def is_up() -> bool:
+            if process.poll() is not None:
+                raise Failed(f"{name} does not run: exit status {process.returncode}")
+            with socket.socket() as connection:
+                return connection.connect_ex(("127.0.0.1", port)) == 0
+
+        wait_for(is_up, f"{name} to start")
+
+    def sidecar(self, *arguments: str) -> str:
+        """What a command of the sidecar prints."""
+        ran = subprocess.run(
+            [SIDECAR, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=self._environment(),
+        )
+        if ran.returncode != 0:
+            raise Failed(f"vd-sidecar {' '.join(arguments)}: {ran.stderr.strip()}")
+        return ran.stdout
+
+    def sidecar_at_terminal(self, width: int, *arguments: str) -> str:
+        """The same, made to fit a terminal of that width."""
+        ours, theirs = os.openpty()
+        with os.fdopen(ours, "rb", 0) as terminal:
+            process = subprocess.Popen(
+                [SIDECAR, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=theirs,
+                stderr=theirs,
+                env={**self._environment(), "COLUMNS": str(width)},
+            )
+            os.close(theirs)
+            printed = b"".join(iter(lambda: read_some(terminal), b""))
+        if process.wait() != 0:
+            raise Failed(f"vd-sidecar {' '.join(arguments)}: {printed.decode()}")
+        return printed.decode().replace("\r\n", "\n")
+
+    def _environment(self) -> dict[str, str]:
+        return {**environment(), "VD_SIDECAR_CONFIG": str(self.sidecar_config)}
+
+    def logs(self) -> str:
+        """The ends of what the parts said, for who has to find out what went wrong."""
+        ends = []
+        for path in sorted(self.prefix.glob("*.log")):
+            lines = path.read_text(errors="replace").splitlines()[-5:]
+            ends += [f"{path.name}: {line[:200]}" for line in lines]
+        return "\n".join(ends)
 
     def remove(self) -> None:
-        for name in list(self.processes):
-            self.stop(name)
+        """Ends all processes, the last one first, and removes the directory."""
+        for number in INTERRUPTS:
+            signal.signal(number, signal.SIG_IGN)
+        for process in reversed(self._processes.values()):
+            process.terminate()
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
         shutil.rmtree(self.prefix)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Interrupts wait for its end: nothing is begun that nobody knows of."""
+    held: list[int] = []
+    usual = {
+        number: signal.signal(number, lambda number, _: held.append(number))
+        for number in INTERRUPTS
+    }
+    try:
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+    for each in held:
+        signal.raise_signal(each)
+
+
+def environment() -> dict[str, str]:
+    """nginx takes a variable NGINX for a list of inherited sockets; the source tree
+    is kept free of bytecode."""
+    kept = {key: value for key, value in os.environ.items() if key != "NGINX"}
+    return {**kept, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def read_some(terminal: BinaryIO) -> bytes:
+    try:
+        return terminal.read(4096)
+    except OSError:  # Linux says so when the other end has closed it
+        return b""
 
 
 def reserve_port() -> socket.socket:
@@ -186,16 +315,9 @@ def worker_user() -> str:
 
 
 def quoted(text: str) -> str:
+    """As nginx and TOML write strings."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
-
-LOG_FORMAT = """\
-    log_format vd escape=json
-        '{"time":"$time_iso8601","id":"$vd_id","output":"$vd_output",'
-        '"case":"$vd_case","uri":"$uri","attempt":"$vd_attempt",'
-        '"outcome":"$vd_outcome","reason":"$vd_reason","status":"$vd_status",'
-        '"upstream":"$upstream_addr","duration_ms":"$vd_duration",'
-        '"ticket_id":"$vd_ticket_id","ticket_error":"$vd_ticket_error"}';"""
 
 CONFIGURATION = """\
 # Written by demo/run.
@@ -203,7 +325,7 @@ CONFIGURATION = """\
 {user}load_module {module};
 
 daemon off;
-worker_processes 1;
+worker_processes 2;
 pid nginx.pid;
 error_log error.log notice;
 
@@ -212,9 +334,7 @@ events {{
 }}
 
 http {{
-{log_format}
-
-    access_log access.log vd;
+    access_log access.log;
 
     client_body_temp_path body.tmp;
     proxy_temp_path proxy.tmp;
@@ -222,46 +342,93 @@ http {{
     uwsgi_temp_path uwsgi.tmp;
     scgi_temp_path scgi.tmp;
 
+    vd_zone vd 1m;
+
     upstream receiver {{
         server 127.0.0.1:{receiver_port};
         keepalive 8;
     }}
 
-    # vd_case is left at its default, the header X-Case-Id.
-
     server {{
         listen 127.0.0.1:{port};
 
-{locations}    }}
+        vd_journal journal;
+
+{locations}
+        # The sidecar tells the app how cases ended that were answered with 202.
+        location = /callback {{
+            vd_pass http://127.0.0.1:{app_port}/app;
+            vd_output callback "Outcomes for the app";
+            vd_secret_file secrets/callback;
+        }}
+
+        location = /status {{
+            vd_status;
+            access_log off;
+        }}
+    }}
 }}
 """
 
+SETTINGS = """\
+# Written by demo/run.
 
-def location(output: Output, name: str, secrets: tuple[str, ...] = ()) -> str:
-    files = [f"vd_secret_file secrets/{file};" for file in secrets or output.secrets]
+journal = {journal}
+store = {store}
+nginx = "{nginx}"
+edge = "demo"
+
+[retry]
+attempts = 3
+backoff = {backoff}  # where it is not a demo: minutes
+
+[web]
+listen = "127.0.0.1:{web_port}"
+
+[smtp]
+host = "127.0.0.1"
+port = {smtp_port}
+security = "none"
+from = "vd@example.com"
+
+[alerts]
+email = ["{ops}"]
+slack_webhook_file = {slack}
+window = "1s"  # where it is not a demo: minutes
+
+[backup]
+email = ["{archive}"]
+when = "failed"
+
+[callback]
+location = "/callback"
+"""
+
+
+def location(output: Output, name: str = "", wrong_secret: str = "") -> str:
+    """One with a wrong secret has no journal: what fails is left to the app."""
+    files = [wrong_secret] if wrong_secret else output.secrets
     directives = [
         f"vd_pass http://receiver/hooks/{output.id};",
         f"vd_output {output.id} {quoted(output.label)};",
-        *files,
+        *(f"vd_secret_file secrets/{file};" for file in files),
         f"vd_signature {output.scheme};",
-        "vd_ticket_id ticket_id;",
+        "vd_journal off;" if wrong_secret else f"vd_ack {output.ack};",
     ]
     lines = "".join(f"    {directive}\n" for directive in directives)
-    return textwrap.indent(f"location = /outputs/{name} {{\n{lines}}}\n", " " * 8)
+    text = f"location = /outputs/{name or output.id} {{\n{lines}}}\n"
+    return textwrap.indent(text, " " * 8)
 
 
 @contextmanager
-def running(nginx: Path, module: Path, keep: bool) -> Iterator[Site]:
-    """Ends and removes everything afterwards, unless it came through and is kept."""
-    site = Site(nginx.resolve(), module.resolve())
-    kept = False
-    try:
-        site.start_receiver()
-        site.start_nginx()
-        yield site
-        kept = keep
-    finally:
-        for number in INTERRUPTS:
-            signal.signal(number, signal.SIG_IGN)
-        if not kept:
-            site.remove()
+def running(nginx: Path, module: Path) -> Iterator[Site]:
+    """Ends and removes everything afterwards."""
+    with ExitStack() as stack:
+        with uninterrupted():
+            site = Site(nginx.resolve(), module.resolve())
+            stack.callback(site.remove)
+        try:
+            site.start()
+            yield site
+        except Failed as error:
+            raise Failed(f"{error}\n\n{site.logs()}") from None

@@ -1,81 +1,94 @@
 # Copyright (C) The ngx_vd_module authors
 
-"""What a person sees of the demo."""
+"""What a person sees of the demo, and whether all of it was so."""
 
 import io
 import os
 import re
+import reprlib
 import shutil
 import sys
 import textwrap
 
-from checks import Answer
-
 BOLD, DIM, RED, GREEN = "1", "2", "31;1", "32"
-
-WHY = {
-    "connect": "no connection to the receiver",
-    "resolve": "the receiver's name has no address",
-    "tls": "the TLS handshake or the receiver's certificate failed",
-    "timeout": "the receiver took too long",
-    "closed": "the connection closed before a complete response",
-    "protocol": "what came back is not HTTP/1.x",
-    "internal": "nginx could not do it, see its error log",
-}
 
 
 class Screen:
-    """Paragraphs for a terminal of 80 to 100 columns; colour on a tty only."""
+    """Text for a terminal of 80 to 100 columns; colour on a tty only.
+
+    ``faults`` counts what ``check`` found to be not as it was said.
+    """
 
     def __init__(self) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")
         self.width = min(max(shutil.get_terminal_size().columns, 80), 100)
         self.colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        self.faults = 0
+        self._chapters = 0
+        self._gap = False
 
     def paint(self, code: str, text: str) -> str:
-        return f"\033[{code}m{text}\033[0m" if self.colour else text
+        return f"\033[{code}m{text}\033[0m" if self.colour and code and text else text
 
-    def heading(self, title: str, text: str = "") -> None:
-        print(f"\n{self.paint(BOLD, title)}\n{'=' * len(title)}")
-        if text:
-            print(textwrap.fill(text, self.width))
+    def line(self, text: str = "", code: str = "") -> None:
+        """A line, or a gap of one empty line."""
+        if text or not self._gap:
+            print(self.paint(code, text), flush=True)
+        self._gap = not text
 
-    def row(self, name: str, text: str, code: str = "") -> None:
-        """A name in the margin, and beside it a text that is wrapped."""
-        for part in wrap(text, self.width - 16):
-            painted = self.paint(code, part) if code else part
-            print(f"    {self.paint(DIM, f'{name:<11}')} {painted}", flush=True)
-            name = ""
+    def chapter(self, title: str, text: str) -> None:
+        self._chapters += 1
+        self.heading(f"{self._chapters}. {title}")
+        self.paragraph(text)
+
+    def heading(self, title: str) -> None:
+        self.line()
+        self.line(title, BOLD)
+
+    def paragraph(self, text: str) -> None:
+        self.line(textwrap.indent(textwrap.fill(text, self.width - 3), "   "))
+        self.line()
+
+    def check(
+        self, got: object, want: object, text: str, at: float | None = None
+    ) -> None:
+        """Says ``text``, at so many seconds, and whether it is true: got == want."""
+        holds = got == want
+        moment = "" if at is None else f"{f'+{at:.2f} s':>8}  "
+        rows = textwrap.wrap(moment + text, self.width - 5)
+        mark = self.paint(GREEN, "✓") if holds else self.paint(RED, "✗")
+        self.line(f"   {mark} {rows[0]}")
+        for row in rows[1:]:
+            self.line(" " * (5 + len(moment)) + row)
+        if not holds:
+            self.faults += 1
+            self.line(f"     it is      {reprlib.repr(got)}", RED)
+            self.line(f"     and not    {reprlib.repr(want)}", RED)
+
+    def quote(self, text: str, most: int = 1000) -> None:
+        """Text of others, at most so many lines of it."""
+        lines = text.rstrip("\n").split("\n")
+        bar = self.paint(DIM, "│")
+        self.line()
+        for line in lines[:most]:
+            self.line(f"     {bar} {line}".rstrip())
+        if len(lines) > most:
+            self.line(f"     {bar} {self.paint(DIM, f'… {len(lines) - most} more')}")
+        self.line()
+
+    def json(self, text: str) -> None:
+        """A line of JSON, broken before keys."""
+        self.quote("\n".join(broken(text, self.width - 7)))
+
+    def row(self, name: str, text: str) -> None:
+        self.line(f"   {self.paint(DIM, f'{name:<14}')} {text}")
 
 
-def wrap(line: str, room: int) -> list[str]:
-    """Breaks at spaces, and JSON also before a key."""
-    parts = re.sub(r',(?="\w+":)', ",\0", line).split("\0")
-    lines = [parts[0]]
-    for part in parts[1:]:
-        if len(lines[-1]) + len(part) <= room:
-            lines[-1] += part
-        else:
-            lines.append(part)
-    return [short for line in lines for short in textwrap.wrap(line, room) or [""]]
-
-
-def why(answer: Answer) -> str:
-    if answer["error"]:
-        return str(answer["error"])
-    if answer["reason"] == "status":
-        return f"status: the receiver answered {answer['status']}"
-    return f"{answer['reason']}: {WHY.get(answer['reason'], 'not a known reason')}"
-
-
-def advice(answer: Answer) -> str:
-    if answer.code < 500:
-        return "must mend the request: sent again as it is, it is refused again"
-    again = (
-        f"keeps the case and POSTs it again later, with Idempotency-Key: "
-        f"{answer['id']} and VD-Attempt: {(answer['attempt'] or 0) + 1}"
-    )
-    if answer["status"] in (401, 403):
-        return f"tells the operator to compare the secrets, {again}"
-    return again
+def broken(line: str, room: int) -> list[str]:
+    lines = [""]
+    for part in re.sub(r',(?="\w+":)', ",\0", line).split("\0"):
+        if lines[-1] and len(lines[-1]) + len(part) > room:
+            lines.append(" ")
+        lines[-1] += part
+    return lines
