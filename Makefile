@@ -27,7 +27,19 @@ TEST_PACKAGES = black ca-certificates clang clang-tidy cppcheck curl e2fsprogs j
 	libclang-rt-dev libcmocka-dev liblist-moreutils-perl \
 	libtest-base-perl libtest-longstring-perl libtext-diff-perl \
 	libwww-perl mount mypy openssl patch perl procps prometheus pyflakes3 \
-	python3 shellcheck strace util-linux valgrind wrk
+	postgresql python3 python3-aiosmtpd python3-hypothesis python3-jsonschema \
+	python3-pytest python3-pytest-timeout python3-pytest-xdist python3-trustme \
+	shellcheck strace util-linux valgrind wrk
+
+SIDECAR_PACKAGES = python3 python3-aiohttp python3-aiosmtplib python3-alembic \
+	python3-attr python3-click python3-jinja2 python3-prometheus-client \
+	python3-psycopg2 python3-sdnotify python3-sqlalchemy python3-structlog \
+	tzdata
+
+# An npm from elsewhere brings its own node, and will not have Debian's beside it.
+
+BROWSER_PACKAGES = chromium fonts-dejavu-core \
+	$(if $(shell command -v npm),,nodejs npm)
 
 MODULE  = build/ngx_http_vd_module.so
 NGX_C   = $(wildcard ngx_vd_module/ngx_http_vd_*.c)
@@ -48,20 +60,25 @@ SOURCE_DIRS = $(wildcard .ci bench build-aux demo sidecar t)
 # parallel by itself, and tests of time want no rivals.
 
 .NOTPARALLEL:
-.PHONY: help build install demo test deps build-deps lint unit fuzz suites \
-	faults torture asan valgrind compat bench clean
+.PHONY: help build install install-sidecar demo test deps build-deps lint unit \
+	sidecar fuzz suites faults torture asan valgrind compat bench clean
 
 
 help:
 	@echo 'make build     $(MODULE) for the installed nginx,'
 	@echo '               or NGINX_SRC=DIR, a source tree of any nginx >= 1.22'
 	@echo 'make install   puts it where the installed nginx looks (DESTDIR=)'
+	@echo 'make install-sidecar'
+	@echo '               installs the sidecar, with its unit and its user'
 	@echo 'make demo      shows it at work'
-	@echo 'make test      what must pass: lint unit fuzz suites faults torture asan'
+	@echo 'make test      what must pass: lint unit sidecar browser fuzz suites'
+	@echo '               faults torture asan'
 	@echo
 	@echo 'make deps      installs the Debian packages that all this needs'
 	@echo 'make lint      style and static analysis of C, Python and shell'
 	@echo 'make unit      unit tests: the plain C parts, the helpers of the tests'
+	@echo 'make sidecar   tests of the sidecar: with nginx, SQLite and PostgreSQL'
+	@echo 'make browser   the pages in Chromium; leaves build/screenshots'
 	@echo 'make fuzz      fuzzes the plain C parts, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
 	@echo 'make suites    TESTS="$(TESTS)" against the installed nginx'
 	@echo 'make faults    whether the tests of the disk notice planted faults'
@@ -74,7 +91,8 @@ help:
 
 
 deps:
-	@build-aux/install-packages $(BUILD_PACKAGES) $(TEST_PACKAGES)
+	@build-aux/install-packages $(BUILD_PACKAGES) $(SIDECAR_PACKAGES) \
+		$(TEST_PACKAGES) $(BROWSER_PACKAGES)
 
 build-deps:
 	@build-aux/install-packages $(BUILD_PACKAGES)
@@ -87,7 +105,7 @@ build: build-deps
 	@install -C build/module/objs/$(notdir $(MODULE)) $(MODULE)
 
 
-test: deps lint unit fuzz suites faults torture asan
+test: deps lint unit sidecar browser fuzz suites faults torture asan
 
 
 # $(call prove,NGINX,MODULE) runs the suites.
@@ -201,6 +219,28 @@ fuzz: deps $(FUZZ)
 	done
 
 
+# Python's bytecode is kept out of the tree.
+
+sidecar: deps build
+	PYTHONPYCACHEPREFIX=$(CURDIR)/build/pycache NGINX_BINARY=$(NGINX_BINARY) \
+		/usr/bin/python3 -m pytest -q -n $(JOBS) sidecar/tests
+
+
+# What it takes beside Chromium comes by a lock file, and stays in build/.
+
+BROWSER = build/browser/node_modules/.package-lock.json
+
+$(BROWSER): sidecar/browser/package-lock.json sidecar/browser/package.json
+	@mkdir -p build/browser
+	@cp $^ build/browser
+	npm ci --prefix build/browser --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+browser: deps build $(BROWSER)
+	NGINX_BINARY=$(NGINX_BINARY) PYTHONPYCACHEPREFIX=$(CURDIR)/build/pycache \
+		node sidecar/browser/test.mjs build/browser
+
+
 PYTHON = $(call files,python3,*.py)
 
 NGX_INCS = $(addprefix -Ibuild/module/,src/core src/event src/event/modules \
@@ -219,15 +259,19 @@ lint: deps build
 	black --quiet --check $(PYTHON)
 	pyflakes3 $(PYTHON)
 	for dir in $(sort $(dir $(PYTHON))); do \
-		mypy --strict --scripts-are-modules --cache-dir=build/mypy \
+		MYPYPATH=sidecar/tests:sidecar mypy --config-file=sidecar/mypy.ini \
+			--scripts-are-modules --cache-dir=build/mypy \
 			$$(tr ' ' '\n' <<< '$(PYTHON)' | grep "^$$dir[^/]*$$") \
 			|| exit; \
 	done
 	shellcheck $(call files,sh|bash,*.sh)
 
 
-demo: deps build
-	demo/run --nginx $(NGINX_BINARY)
+# At a terminal it stays up until Ctrl-C; ONCE=1 has it end by itself.
+
+demo: build
+	@build-aux/install-packages $(SIDECAR_PACKAGES) curl python3-aiosmtpd
+	@demo/run --nginx $(NGINX_BINARY)
 
 bench: deps build
 	bench/run $(BENCH)
@@ -250,6 +294,32 @@ install: build
 	@echo
 	@echo 'To take it into use: nginx -t && systemctl reload nginx'
 	@echo 'To take it out again: rm $(ENABLED_DIR)/50-mod-http-vd.conf'
+
+
+# The sidecar, with its unit, its user, and the journal's directory for both.  The
+# configuration that is there is left as it is.
+
+SIDECAR_DIR = $(DESTDIR)/usr/share/vd
+SYSTEM_DIR  = $(DESTDIR)/usr/lib
+SIDECAR_CONF = $(DESTDIR)/etc/vd/vd-sidecar.toml
+
+install-sidecar:
+	[ -n "$(DESTDIR)" ] || build-aux/install-packages $(SIDECAR_PACKAGES)
+	cd sidecar && find vd_sidecar -type f ! -path '*/__pycache__/*' \
+		-exec install -D -m 644 {} $(abspath $(SIDECAR_DIR))/{} \;
+	install -D -m 755 -t $(DESTDIR)/usr/bin sidecar/vd-sidecar
+	install -D -m 644 -t $(SYSTEM_DIR)/systemd/system sidecar/vd-sidecar.service
+	install -D -m 644 sidecar/vd-sidecar.sysusers \
+		$(SYSTEM_DIR)/sysusers.d/vd-sidecar.conf
+	install -D -m 644 sidecar/vd-sidecar.tmpfiles \
+		$(SYSTEM_DIR)/tmpfiles.d/vd-sidecar.conf
+	[ -e $(SIDECAR_CONF) ] || install -D -m 644 \
+		sidecar/vd-sidecar.toml.example $(SIDECAR_CONF)
+	[ -n "$(DESTDIR)" ] || { systemd-sysusers vd-sidecar.conf \
+		&& systemd-tmpfiles --create vd-sidecar.conf; }
+	@echo
+	@echo 'Next: vd_journal /var/spool/vd in nginx, edit $(SIDECAR_CONF), then'
+	@echo 'sudo -u vd vd-sidecar check && systemctl enable --now vd-sidecar'
 
 
 clean:
