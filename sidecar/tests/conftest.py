@@ -9,7 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Iterator, Optional, Protocol
 
+import profiles
 import pytest
+from hypothesis import settings
 
 from processes import REPOSITORY, make_directory, remove_directory
 from postgres import Postgres
@@ -27,6 +29,7 @@ os.environ.setdefault(
 def pytest_configure() -> None:
     """What ends with SIGTERM cleans up as what ends with Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    settings.load_profile(profiles.ORDINARY)
 
 
 @pytest.fixture

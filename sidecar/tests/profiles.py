@@ -14,6 +14,11 @@ from hypothesis import HealthCheck, settings
 
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 
+# Of tests that say nothing else.  How long one takes says nothing, on a busy machine.
+
+ORDINARY = "ordinary"
+settings.register_profile(ORDINARY, deadline=None, derandomize=not LONG)
+
 
 def examples(count: int, longer: int = 50, **options: Any) -> settings:
     """About ``count`` of them, ``longer`` times as many in a long run.
