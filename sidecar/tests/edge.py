@@ -255,10 +255,14 @@ def temporary_store(kind: str, postgres: Optional[Postgres] = None) -> Iterator[
     """The URL of an empty store; ``kind`` is sqlite or postgresql, which needs one."""
     if kind == "sqlite":
         directory = make_directory("store")
-        yield f"sqlite:///{directory}/vd.db"
-        remove_directory(directory)
+        try:
+            yield f"sqlite:///{directory}/vd.db"
+        finally:
+            remove_directory(directory)
     else:
         assert postgres is not None
         url = postgres.create_database()
-        yield url
-        postgres.drop_database(url)
+        try:
+            yield url
+        finally:
+            postgres.drop_database(url)

@@ -389,9 +389,9 @@ def test_the_place_of_a_lost_answer_stays_taken(
 
 
 def test_an_attempt_that_died_with_nginx_is_made_again(
-    start_edge: StartEdge, receiver: Receiver
+    sqlite_edge: StartEdge, receiver: Receiver
 ) -> None:
-    edge = start_edge(
+    edge = sqlite_edge(
         Output("29", ack="journal", timeout="900ms"), retry={"timeout": "1s"}
     )
     receiver.script(Answer(hang=True), id="died")

@@ -94,8 +94,8 @@ def test_it_ends_in_order_while_nginx_is_away(
     assert delivery.owner is None
 
 
-def test_due_times_outlive_it(start_edge: StartEdge, receiver: Receiver) -> None:
-    edge = start_edge("28", retry={"backoff": ["12s"]})
+def test_due_times_outlive_it(sqlite_edge: StartEdge, receiver: Receiver) -> None:
+    edge = sqlite_edge("28", retry={"backoff": ["12s"]})
     edge.fail("28", "patient")
     before = edge.view.wait_attempts("patient", 1)
     edge.sidecar.stop()
@@ -110,10 +110,10 @@ def test_due_times_outlive_it(start_edge: StartEdge, receiver: Receiver) -> None
 
 
 def test_a_crash_amid_attempts_loses_none(
-    start_edge: StartEdge, receiver: Receiver
+    sqlite_edge: StartEdge, receiver: Receiver
 ) -> None:
     """nginx finishes them; the journal tells, so that none is made twice."""
-    edge = start_edge(ACCEPTING)
+    edge = sqlite_edge(ACCEPTING)
     receiver.always(Answer(delay=1.2))
     ids = [f"crash-{number}" for number in range(12)]
     edge.accept("29", *ids)
@@ -127,9 +127,9 @@ def test_a_crash_amid_attempts_loses_none(
 
 
 def test_it_sleeps_longer_than_its_leases(
-    start_edge: StartEdge, receiver: Receiver
+    sqlite_edge: StartEdge, receiver: Receiver
 ) -> None:
-    edge = start_edge(
+    edge = sqlite_edge(
         Output("29", ack="journal", timeout="900ms"), retry={"timeout": "1s"}
     )
     receiver.always(Answer(delay=0.6))
