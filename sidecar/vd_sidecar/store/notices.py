@@ -8,10 +8,10 @@ often as it takes: nothing that must be heard waits in memory.
 from __future__ import annotations
 
 import uuid
-from typing import Any, Iterable, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 from attrs import frozen
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection
 
 from ..model import Alert, Delivery
@@ -242,13 +242,3 @@ def of_delivery(connection: Connection, delivery: Delivery) -> list[Notice]:
         select(*_notices.columns).where(condition).order_by(_notices.c.seq)
     )
     return [Notice(*row) for row in rows]
-
-
-def unsent(connection: Connection, now: int) -> Iterable[tuple[str, int, int]]:
-    """For each kind: its name, how many are overdue, since how many ms at most."""
-    rows = connection.execute(
-        select(_notices.c.kind, func.count(), func.min(_notices.c.created))
-        .where(_notices.c.due.is_not(None), _notices.c.tries > 0)
-        .group_by(_notices.c.kind)
-    )
-    return [(kind, count, now - oldest) for kind, count, oldest in rows]
