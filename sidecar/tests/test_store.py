@@ -25,7 +25,7 @@ from stores import KINDS, Clock, dump, open_store
 from vd_sidecar import machine
 from vd_sidecar.config import Retry
 from vd_sidecar.model import STATES, Delivery, Record
-from vd_sidecar.store import Store, deliveries, notices, schema, segments
+from vd_sidecar.store import Store, deliveries, engine, notices, schema, segments
 from vd_sidecar.store.rows import next_number, upsert
 
 NOW = 1_790_000_000_000
@@ -266,6 +266,26 @@ def test_a_writer_that_fails_leaves_nothing_and_no_lock(store: Store) -> None:
             raise ZeroDivisionError
     with store.writing() as connection:
         assert deliveries.by_ids(connection, ["a"]) == {}
+
+
+def test_a_writer_that_is_stuck_stands_in_nobodys_way(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that sleeps in the midst of it, or whose machine does."""
+    monkeypatch.setattr(engine, "STUCK_SECONDS", 1)
+    stuck, awake = Store(postgres_url), Store(postgres_url)
+    stuck.migrate()
+    with pytest.raises(SQLAlchemyError):
+        with stuck.writing() as connection:
+            put(connection, record("a"))
+            with awake.writing() as other:
+                put(other, record("b"))
+    with stuck.writing() as connection:
+        put(connection, record("c"))
+        found = deliveries.by_ids(connection, ["a", "b", "c"])
+    assert {id for id, _ in found} == {"b", "c"}
+    stuck.close()
+    awake.close()
 
 
 def test_a_reader_sees_one_state_throughout(store: Store) -> None:

@@ -27,6 +27,7 @@ from . import schema
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 BUSY_SECONDS = 30
+STUCK_SECONDS = 10  # in the midst of a transaction, before its lock is taken away
 
 Clock = Callable[[], int]
 
@@ -148,7 +149,8 @@ def _engine(url: str, sqlite: bool) -> Engine:
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
-            "options": "-c lock_timeout=30s -c idle_in_transaction_session_timeout=60s",
+            "options": f"-c lock_timeout={BUSY_SECONDS}s"
+            f" -c idle_in_transaction_session_timeout={STUCK_SECONDS}s",
         }
 
     engine = sqlalchemy.create_engine(url, **options)
