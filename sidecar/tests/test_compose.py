@@ -116,8 +116,8 @@ optional_texts = st.one_of(st.none(), texts)
 def alert(about: int, **changes: Any) -> tuple[Alert, list[Delivery]]:
     """An alert of ``about`` deliveries, and these."""
     deliveries = [
-        attrs.evolve(
-            DELIVERY, id=f"id-{n}", case=f"C-{n}", created=DELIVERY.created + 1000 * n
+        DELIVERY._replace(
+            id=f"id-{n}", case=f"C-{n}", created=DELIVERY.created + 1000 * n
         )
         for n in range(about)
     ]
@@ -198,8 +198,8 @@ def test_backup_of_anything(
     response: Optional[str],
     body: bytes,
 ) -> None:
-    delivery = attrs.evolve(
-        DELIVERY, id=id, output=output, label=label, case=case, ticket_id=ticket_id
+    delivery = DELIVERY._replace(
+        id=id, output=output, label=label, case=case, ticket_id=ticket_id
     )
     exchange = attrs.evolve(EXCHANGE, response=response, reason=case, upstream=label)
     for language in ("en", "de"):
@@ -223,7 +223,7 @@ def test_alert_of_anything(
     reason: Optional[str],
 ) -> None:
     raised = attrs.evolve(ALERT, key=key, output=output, label=label, edge=label)
-    delivery = attrs.evolve(DELIVERY, id=id, case=case, reason=reason)
+    delivery = DELIVERY._replace(id=id, case=case, reason=reason)
     reject = attrs.evolve(REJECT, segment=id, why=label)
     journal = attrs.evolve(raised, kind="journal")
     for language in ("en", "de"):
@@ -243,7 +243,7 @@ def test_alert_of_anything(
 
 @pytest.mark.parametrize("text", INJECTIONS, ids=range(len(INJECTIONS)))
 def test_the_server_gets_one_mail_for_those_named(text: str) -> None:
-    delivery = attrs.evolve(DELIVERY, label=text, case=text, ticket_id=text, id=text)
+    delivery = DELIVERY._replace(label=text, case=text, ticket_id=text, id=text)
     with SmtpServer() as server:
         smtp = attrs.evolve(SMTP, host="localhost", port=server.port)
         message = backup(delivery, b"." + text.encode("utf-8", "replace"))
@@ -260,14 +260,14 @@ def test_the_server_gets_one_mail_for_those_named(text: str) -> None:
 
 def test_the_name_of_the_file_is_only_a_name() -> None:
     attached: Any = list(
-        backup(attrs.evolve(DELIVERY, id="../a b\\c\n.d")).iter_attachments()
+        backup(DELIVERY._replace(id="../a b\\c\n.d")).iter_attachments()
     )
     assert [part.get_filename() for part in attached] == ["___a_b_c__d.json"]
 
 
 def test_an_encoded_word_is_only_text() -> None:
     case = "=?utf-8?q?=0D=0ABcc:_evil@example.com?="
-    message = backup(attrs.evolve(DELIVERY, case=case))
+    message = backup(DELIVERY._replace(case=case))
     assert "=?" not in message.as_bytes().decode().partition("\r\nDate")[0]
     assert "Case = ?utf-8?q?=0D=0ABcc:_evil@example.com?= for" in message["Subject"]
 
@@ -298,7 +298,7 @@ def test_an_address_that_is_none(address: str) -> None:
 
 def test_an_alert_says_what_to_know_and_to_do() -> None:
     raised, about = alert(2)
-    about[1] = attrs.evolve(about[1], reason="timeout", status=None, case=None)
+    about[1] = about[1]._replace(reason="timeout", status=None, case=None)
     message = on_the_wire(alert_mail(raised, about, TO, SMTP, now=NOW))
     label = "Security Incident - Critical Alert (output 28)"
     assert message["Subject"] == f"Given up: 2 deliveries to {label}"
@@ -349,7 +349,7 @@ def test_an_alert_whose_deliveries_are_gone() -> None:
 def test_commands_are_quoted_for_the_shell() -> None:
     evil = ["-rf", "a;id", "$(id)", "a b", "'"]
     raised, about = alert(len(evil), output="x;id")
-    about = [attrs.evolve(item, id=id) for item, id in zip(about, evil)]
+    about = [item._replace(id=id) for item, id in zip(about, evil)]
     text = text_of(alert_mail(raised, about, TO, SMTP, now=NOW))
     blocks = re.findall(r"^    vd-sidecar[^\n]*(?:\n        [^\n]*)*", text, re.M)
     heard = [
@@ -385,8 +385,7 @@ def test_an_alert_of_the_journal() -> None:
 def test_slack_has_no_more_than_it_takes() -> None:
     raised, about = alert(900)
     about = [
-        attrs.evolve(item, case="&" * 300, id="<" * 128, reason=">" * 300)
-        for item in about
+        item._replace(case="&" * 300, id="<" * 128, reason=">" * 300) for item in about
     ]
     payload = alert_slack(attrs.evolve(raised, label="<&>" * 200), about)
     assert _fault(payload) is None
@@ -395,7 +394,7 @@ def test_slack_has_no_more_than_it_takes() -> None:
 
 def test_slack_can_be_pinged_by_nobody() -> None:
     raised, about = alert(1, label="<!channel> @here &lt;!channel&gt;")
-    about = [attrs.evolve(about[0], case="<@U123> <https://evil.example|ok> *b* :x:")]
+    about = [about[0]._replace(case="<@U123> <https://evil.example|ok> *b* :x:")]
     payload: Any = alert_slack(raised, about)
     said = json.dumps(payload)
     assert "<" not in said
@@ -476,8 +475,8 @@ def test_every_value_of_a_case_can_be_read(path: Path) -> None:
 
 
 def test_a_backup_that_was_delivered_and_one_without_its_case() -> None:
-    delivered = attrs.evolve(
-        DELIVERY, state="delivered", status=200, reason=None, ticket_id="VD-12345"
+    delivered = DELIVERY._replace(
+        state="delivered", status=200, reason=None, ticket_id="VD-12345"
     )
     text = text_of(backup(delivered))
     assert "State:     delivered (3 attempts)\n" in text
@@ -485,7 +484,7 @@ def test_a_backup_that_was_delivered_and_one_without_its_case() -> None:
     gone = backup(delivered, None)
     assert "  It is not kept any more.\n" in text_of(gone)
     assert not list(gone.iter_attachments())
-    odd = attrs.evolve(delivered, ticket_id=None, ticket_error="not_json")
+    odd = delivered._replace(ticket_id=None, ticket_error="not_json")
     assert "Ticket ID: – (not_json)\n" in text_of(backup(odd))
 
 
@@ -507,9 +506,7 @@ def test_message_ids_follow_from_the_delivery() -> None:
         {"id": "a", "output": "28.28"},
         {"output": ".28"},
     ]
-    others = [
-        backup(attrs.evolve(DELIVERY, **change))["Message-ID"] for change in changes
-    ]
+    others = [backup(DELIVERY._replace(**change))["Message-ID"] for change in changes]
     assert len({first, *others}) == len(others) + 1
     raised, about = alert(1)
     one = alert_mail(raised, about, TO, SMTP, now=NOW)

@@ -452,6 +452,7 @@ def test_the_example_has_every_key_at_its_default(tmp_path: Path) -> None:
         "backup": {"templates": ...},
         "callback": {"location": ...},
         "outputs": ...,
+        "_others": ...,  # of these
     }
     assert without(attrs.asdict(given), invented) == without(default, invented)
 

@@ -800,12 +800,13 @@ def test_another_edge_knows_its_own_segments(
 def test_more_records_than_a_batch_takes(
     store: Store, settings: Config, journal: Path
 ) -> None:
-    count = 2 * vd_sidecar.ingest.LINES + 500
+    count = 3 * vd_sidecar.ingest.LINES
     fill(journal, many(count, failed("load-ID")), size=1_000_000)
     assert len(list(journal.iterdir())) > 1
     ingest = Ingest(store, settings)
     steps = drain(ingest)
-    assert max(step.records for step in steps) <= vd_sidecar.ingest.LINES
+    a_read = vd_sidecar.ingest.CHUNK // len(failed("load-ID"))
+    assert max(step.records for step in steps) <= vd_sidecar.ingest.LINES + a_read
     assert [step.more for step in steps] == [True, True, False, False]
     assert len(known(store)) == count
     assert list(journal.iterdir()) == []
@@ -823,6 +824,7 @@ def test_more_is_said_as_long_as_there_is_more(
     """Otherwise a lease might be given away whose outcome is still unread."""
     monkeypatch.setattr(vd_sidecar.ingest, "BYTES", 60_000)
     monkeypatch.setattr(vd_sidecar.ingest, "LINES", 50)
+    monkeypatch.setattr(vd_sidecar.ingest, "CHUNK", 10_000)
     ids = set()
     for segment_number in range(3):
         with Segment(journal) as segment:
@@ -845,7 +847,7 @@ def test_more_is_said_as_long_as_there_is_more(
 def test_a_half_line_is_no_more(
     store: Store, settings: Config, journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vd_sidecar.ingest, "BYTES", 5000)
+    monkeypatch.setattr(vd_sidecar.ingest, "CHUNK", 5000)
     with Segment(journal) as segment:
         segment.write(failed("a"))
         segment.raw(failed("b")[:-5])

@@ -21,6 +21,7 @@ from sqlalchemy import insert, inspect, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from processes import PATIENCE
 from stores import KINDS, Clock, dump, open_store
 from vd_sidecar import machine
 from vd_sidecar.config import Retry
@@ -72,7 +73,7 @@ def put(connection: Connection, *records: Record, due: int = NOW) -> list[Delive
         after = machine.apply(
             None, each, Retry(), seq=seq, edge="A", now=NOW, spread=0.0
         )
-        new.append(evolve(after, due=due))
+        new.append(after._replace(due=due))
     deliveries.add(connection, new)
     deliveries.put_bodies(
         connection,
@@ -178,7 +179,7 @@ def test_migrating_from_several_processes_at_once(store_url: str) -> None:
         for _ in range(4)
     ]
     for process in processes:
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, errors.decode()
 
     store = Store(store_url)
@@ -272,20 +273,36 @@ def test_a_writer_that_is_stuck_stands_in_nobodys_way(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program that sleeps in the midst of it, or whose machine does."""
-    monkeypatch.setattr(engine, "STUCK_SECONDS", 1)
-    stuck, awake = Store(postgres_url), Store(postgres_url)
-    stuck.migrate()
+    awake = Store(postgres_url)
+    awake.migrate()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "STUCK_SECONDS", 1)
+        stuck = Store(postgres_url)
     with pytest.raises(SQLAlchemyError):
         with stuck.writing() as connection:
-            put(connection, record("a"))
             with awake.writing() as other:
                 put(other, record("b"))
-    with stuck.writing() as connection:
-        put(connection, record("c"))
-        found = deliveries.by_ids(connection, ["a", "b", "c"])
-    assert {id for id, _ in found} == {"b", "c"}
+            put(connection, record("a"))
+    with stuck.reading() as connection:
+        found = deliveries.by_ids(connection, ["a", "b"])
+    assert {id for id, _ in found} == {"b"}
     stuck.close()
     awake.close()
+
+
+def test_no_statement_of_a_writer_lasts_for_ever(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What COPY sends may stop in the midst of it, too."""
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 1)
+    store = Store(postgres_url)
+    store.migrate()
+    with pytest.raises(SQLAlchemyError, match="statement timeout"):
+        with store.writing() as connection:
+            connection.exec_driver_sql("SELECT pg_sleep(5)")
+    with store.reading() as connection:
+        connection.exec_driver_sql("SELECT pg_sleep(1.2)")
+    store.close()
 
 
 def test_a_reader_sees_one_state_throughout(store: Store) -> None:
@@ -341,12 +358,29 @@ def test_upsert(store: Store) -> None:
         assert deliveries.body(connection, 3) is None
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    "text",
+    ["", "\\N", "\\.", "\\", "a\tb\nc\rd", "\\t", "\"'%s%(x)s;--", "\x01\x7f\u2028"],
+)
+def test_no_character_means_more_than_itself(
+    store: Store, text: str, count: int
+) -> None:
+    body = text.encode() + bytes(range(256))
+    ids = [f"{number}" for number in range(count)]
+    with store.writing() as connection:
+        put(connection, *(record(id, label=text, case=text, body=body) for id in ids))
+        found = deliveries.by_ids(connection, ids).values()
+        assert [(each.label, each.case) for each in found] == [(text, text)] * count
+        for each in found:
+            assert deliveries.body(connection, each.seq) == body
+
+
 def test_a_delivery_is_read_as_it_was_written(store: Store) -> None:
     with store.writing() as connection:
         new = put(connection, record("a", case="C-1 \u00e4\u20ac\U0001f600"))[0]
         assert get(connection, new.seq) == new
-        changed = evolve(
-            new,
+        changed = new._replace(
             state="failed",
             due=None,
             attempts=1000,
@@ -369,7 +403,7 @@ def test_many_at_once(store: Store) -> None:
         new = put(connection, *(record(f"id-{number}") for number in range(5000)))
         ids = [each.id for each in new]
         assert len(deliveries.by_ids(connection, ids)) == 5000
-        deliveries.save(connection, [evolve(each, attempts=2) for each in new])
+        deliveries.save(connection, [each._replace(attempts=2) for each in new])
         assert {
             each.attempts
             for each in deliveries.by_seqs(connection, [each.seq for each in new])
@@ -484,7 +518,7 @@ def test_only_what_is_pending_is_claimed(store: Store) -> None:
     with store.writing() as connection:
         for state in STATES:
             [new] = put(connection, record(state))
-            deliveries.save(connection, [evolve(new, state=state)])
+            deliveries.save(connection, [new._replace(state=state)])
         assert claim(connection, NOW) == ["pending"]
         assert claim(connection, NOW, output="29") == []
 
@@ -550,10 +584,10 @@ def test_a_clock_that_was_set_back(store: Store) -> None:
         deliveries.save(
             connection,
             [
-                evolve(far, due=NOW + hour),
-                evolve(near, due=NOW + 300_000),
-                evolve(lease, due=NOW + hour, owner="A", claimed=2),
-                evolve(other, due=NOW + hour),
+                far._replace(due=NOW + hour),
+                near._replace(due=NOW + 300_000),
+                lease._replace(due=NOW + hour, owner="A", claimed=2),
+                other._replace(due=NOW + hour),
             ],
         )
         count = deliveries.bring_forward(connection, "28", NOW, longest=300, lease=60)
@@ -797,7 +831,7 @@ def test_a_notice_is_sent_once_and_tried_until_then(store: Store) -> None:
 def test_what_is_pending_outlives_all(store: Store) -> None:
     with store.writing() as connection:
         pending, failed = put(connection, record("a"), record("b"))
-        deliveries.save(connection, [evolve(failed, state="failed", due=None)])
+        deliveries.save(connection, [failed._replace(state="failed", due=None)])
         deliveries.tally(connection, {"28": {"pending": -1, "failed": 1}}, {"28": "L"})
         assert deliveries.delete_bodies(connection, NOW + 1, 10) == 1
         assert deliveries.body(connection, pending.seq) == b"{}"

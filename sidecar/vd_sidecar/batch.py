@@ -14,7 +14,6 @@ from collections import defaultdict
 from datetime import datetime, timezone
 from typing import Collection, Iterable, Optional
 
-from attrs import evolve
 from sqlalchemy.engine import Connection
 
 from . import machine
@@ -75,7 +74,7 @@ class Batch:
         self._known.add((seq, record.time, record.crc))
 
         if after.forgotten:
-            record = evolve(record, body=None, response=None, ticket_id=None)
+            record = record._replace(body=None, response=None, ticket_id=None)
         if record.body is not None:
             self._bodies[seq] = record.body
 
@@ -162,7 +161,7 @@ class Batch:
         for output, given_up in failed.items():
             seq = self._alert(output, given_up.values())
             for key in given_up:
-                self._after[key] = evolve(self._after[key], alert=seq)
+                self._after[key] = self._after[key]._replace(alert=seq)
 
         notices.add(self._connection, new)
 

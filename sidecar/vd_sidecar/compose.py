@@ -264,9 +264,10 @@ def _file_name(id: str) -> str:
 
 def _fields(item: Union[Alert, Delivery, Exchange, Reject]) -> dict[str, object]:
     """The fields of a model object for a template, each text safe on one line."""
+    fields = item._asdict() if isinstance(item, Delivery) else attrs.asdict(item)
     return {
         key: line(value, 300) if isinstance(value, str) else value
-        for key, value in attrs.asdict(item).items()
+        for key, value in fields.items()
     }
 
 

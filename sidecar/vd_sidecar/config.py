@@ -7,7 +7,7 @@ import re
 import socket
 from typing import Mapping, Optional
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from . import values
 from .tables import ConfigError, Keys, Read, Tables, dotted
 from .values import split_address
@@ -95,10 +95,15 @@ class Config:
     callback: Callback = Callback()
     retention: Retention = Retention()
     outputs: Mapping[str, Output] = {}
+    _others: Output = field(init=False, repr=False, eq=False)
+
+    @_others.default
+    def _of_others(self) -> Output:
+        return Output(self.retry, self.alerts, self.backup)
 
     def output(self, id: str) -> Output:
         """The settings of one output, whether or not the file names it."""
-        return self.outputs.get(id) or Output(self.retry, self.alerts, self.backup)
+        return self.outputs.get(id) or self._others
 
 
 _OUTPUT = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -24,8 +24,9 @@ from .model import Delivery, Record, Reject
 from .store import Store, reason, segments, wall_clock
 from .store.segments import Position
 
-LINES = 2000
+LINES = 5000  # a batch that has so many, or so many bytes, takes no further chunk
 BYTES = 4 << 20
+CHUNK = 1 << 18  # bytes
 LOCK_SECONDS = 1.0  # how often a silent segment's lock is tried
 SWEEP_SECONDS = 60.0
 COMPLAIN_SECONDS = 60.0
@@ -152,29 +153,30 @@ class Ingest:
         self, segment: Segment, position: Position, batch: _Batch
     ) -> tuple[Position, bool]:
         """Add the segment's next lines to ``batch``; whether its end was seen."""
-        unread = segment.size - position.position
-        room = min(BYTES - batch.bytes, unread)
         offset = position.position
         records = position.records
         ended = False
 
-        for line in journal.read_lines(segment.path, offset, room):
-            parsed = _parse(line, segment.uuid, offset)
-            records += isinstance(parsed, (Record, str))
+        while lines := journal.read_lines(segment.path, offset, CHUNK):
+            for line in lines:
+                parsed = _parse(line, segment.uuid, offset)
+                records += isinstance(parsed, (Record, str))
 
-            if isinstance(parsed, End):
-                ended = True
-                if parsed.records != records:
-                    parsed = f"{parsed.records} records by its end, {records} read"
+                if isinstance(parsed, End):
+                    ended = True
+                    if parsed.records != records:
+                        parsed = f"{parsed.records} records by its end, {records} read"
 
-            batch.items.append((segment.uuid, offset, line, parsed))
-            offset += len(line) + 1
+                batch.items.append((segment.uuid, offset, line, parsed))
+                batch.bytes += len(line)
+                offset += len(line) + 1
 
-            if ended or len(batch.items) >= LINES:
+                if ended:
+                    break
+            if ended or batch.full:
                 break
 
-        batch.bytes += offset - position.position
-        batch.cut |= room < unread or len(batch.items) >= LINES
+        batch.cut |= batch.full
         return evolve(position, position=offset, records=records), ended
 
     def _position(self, segment: Segment) -> Position:
@@ -200,7 +202,7 @@ class Ingest:
 
         if not journal.writer_gone(segment.path):
             return False
-        if journal.read_lines(segment.path, position.position, BYTES):
+        if journal.read_lines(segment.path, position.position, CHUNK):
             return False
 
         rest = os.stat(segment.path).st_size - position.position

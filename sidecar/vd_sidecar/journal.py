@@ -29,6 +29,7 @@ _NAME = re.compile(rf"({_UUID})\.jsonl")
 _UNBORN = re.compile(rf"\.{_UUID}")
 _CRC = b',"crc":"'
 _TAIL = len(_CRC) + len('01234567"}')
+_decode = json.JSONDecoder().raw_decode
 _OUTCOMES = (DELIVERED, FAILED, ACCEPTED)
 
 # What is looked up has an index, and what an index of PostgreSQL takes is bounded.
@@ -158,11 +159,11 @@ def parse(line: bytes) -> Union[Record, Header, End]:
     crc = _checked(line)
     try:
         text = line.decode()
-        keys = json.loads(text)
+        keys, end = _decode(text)
     except (ValueError, RecursionError) as error:
         raise BadLine(f"no JSON: {error}") from None
 
-    if not isinstance(keys, dict):
+    if not isinstance(keys, dict) or end != len(text):
         raise BadLine("no JSON object")
     if keys.get("v") != VERSION:
         raise BadLine(f"unknown version {keys.get('v')!r:.40}")
@@ -195,11 +196,9 @@ def _checked(line: bytes) -> Optional[int]:
 
 
 def _record(keys: dict[str, Any], crc: int, unsafe: bool) -> Record:
+    body = _body(keys)
     if unsafe:
-        body = _body(keys)
         keys = {key: _storable(value) for key, value in keys.items()}
-    else:
-        body = _body(keys)
 
     attempt = _integer(keys["attempt"])
     outcome = keys["outcome"]
@@ -267,10 +266,11 @@ def _any_text(value: object) -> str:
 
 
 def _text(value: object, longest: int) -> str:
-    text = _any_text(value)
-    if not 1 <= len(text) <= longest:
-        raise ValueError(f"{text!r:.40} is not 1 to {longest} characters")
-    return text
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no string")
+    if not 1 <= len(value) <= longest:
+        raise ValueError(f"{value!r:.40} is not 1 to {longest} characters")
+    return value
 
 
 def _uri(value: object) -> str:
@@ -289,7 +289,9 @@ def _cut(text: Optional[str]) -> Optional[str]:
 
 
 def _maybe_text(value: object) -> Optional[str]:
-    return None if value is None else _any_text(value)
+    if value is None or isinstance(value, str):
+        return value
+    raise TypeError(f"{value!r:.40} is no string")
 
 
 def _integer(value: object) -> int:
@@ -301,4 +303,6 @@ def _integer(value: object) -> int:
 
 
 def _maybe_integer(value: object) -> Optional[int]:
-    return None if value is None else _integer(value)
+    if value is None:
+        return None
+    return _integer(value)

@@ -7,7 +7,7 @@ holds NUL or lone surrogates, which PostgreSQL cannot keep.
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from attrs import frozen
 
@@ -21,8 +21,7 @@ MAX_ATTEMPT = 1000  # as far as VD-Attempt goes
 ACCEPTED = "accepted"  # an outcome of records only: taken, not attempted yet
 
 
-@frozen
-class Record:
+class Record(NamedTuple):
     """One line of the journal: an attempt, or a case that was only accepted."""
 
     time: int
@@ -46,8 +45,7 @@ class Record:
     crc: int
 
 
-@frozen
-class Delivery:
+class Delivery(NamedTuple):
     """A case output on its way to one output, as the store knows it."""
 
     seq: int
@@ -61,7 +59,7 @@ class Delivery:
     updated: int  # time of its last attempt
     attempts: int  # the highest attempt number that has an outcome
     base: int  # the attempt number after which its present round began
-    due: Optional[int]  # when it may be attempted next; None unless pending
+    due: Optional[int]  # when it may be attempted next; None if it is not to be
     owner: Optional[str]  # the edge that attempts it now; then due ends its lease
     claimed: Optional[int]  # the attempt number under way there
     fence: int  # grows with each claim

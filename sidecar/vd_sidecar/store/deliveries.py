@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Row
 
 from ..model import MAX_ATTEMPT, PENDING, STATES, Claim, Delivery, Exchange, Record
 from . import schema, search
-from .rows import insert_many, next_number, upsert
+from .rows import insert_many, next_number
 
 Key = tuple[str, str]  # id, output
 RecordKey = tuple[int, int, int]  # delivery, time, crc
@@ -23,7 +23,6 @@ _deliveries = schema.deliveries
 _exchanges = schema.exchanges
 
 _names = tuple(column.name for column in _deliveries.columns)
-_values = attrgetter(*_names)
 _exchange_names = tuple(column.name for column in _exchanges.columns)[1:]
 _exchange_values = attrgetter(*_exchange_names)
 
@@ -36,7 +35,7 @@ _mutable_values = attrgetter(*_mutable)
 
 def delivery(row: Row[Any]) -> Delivery:
     """Of a row whose columns are those of the table, in order."""
-    return Delivery(*row)
+    return Delivery._make(row)
 
 
 def by_ids(connection: Connection, ids: Collection[str]) -> dict[Key, Delivery]:
@@ -75,7 +74,7 @@ def known_records(connection: Connection, seqs: Collection[int]) -> set[RecordKe
 
 
 def add(connection: Connection, new: Sequence[Delivery]) -> None:
-    insert_many(connection, _deliveries, [_values(each) for each in new])
+    insert_many(connection, _deliveries, new)
     search.add(connection, new)
 
 
@@ -109,12 +108,10 @@ def add_exchanges(
 
 def put_bodies(connection: Connection, bodies: Mapping[int, bytes]) -> None:
     """The last body of a delivery is the one that is sent."""
-    upsert(
-        connection,
-        schema.bodies,
-        ["delivery"],
-        [{"delivery": seq, "body": body} for seq, body in bodies.items()],
-    )
+    table = schema.bodies
+    if bodies:
+        connection.execute(delete(table).where(table.c.delivery.in_(bodies)))
+        insert_many(connection, table, list(bodies.items()))
 
 
 def body(connection: Connection, seq: int) -> Optional[bytes]:
@@ -257,7 +254,11 @@ def give_back(
         connection.execute(
             update(_deliveries)
             .where(*holds(each))
-            .values(owner=None, claimed=None, due=due or each.was_due)
+            .values(
+                owner=None,
+                claimed=None,
+                due=case((_deliveries.c.state == PENDING, due or each.was_due)),
+            )
         )
 
 
@@ -267,7 +268,6 @@ def holds(claim: Claim) -> tuple[Any, ...]:
         _deliveries.c.seq == claim.seq,
         _deliveries.c.fence == claim.fence,
         _deliveries.c.owner.is_not(None),
-        _deliveries.c.state == PENDING,
     )
 
 

@@ -25,9 +25,10 @@ from sqlalchemy.pool import QueuePool
 
 from . import schema
 
-MIGRATIONS = Path(__file__).with_name("migrations")
 BUSY_SECONDS = 30
 STUCK_SECONDS = 10  # in the midst of a transaction, before its lock is taken away
+
+MIGRATIONS = Path(__file__).with_name("migrations")
 
 Clock = Callable[[], int]
 
@@ -63,8 +64,7 @@ class Store:
             if self.sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
-                lock = select(schema.writer.c.id).with_for_update()
-                connection.execute(lock).scalar_one()
+                connection.execute(_lock(BUSY_SECONDS)).one()
             yield connection
             try:
                 connection.commit()
@@ -119,6 +119,13 @@ class Store:
         self.engine.dispose()
 
 
+def _lock(seconds: int) -> Any:
+    """What makes a transaction the only one to write, none of whose statements may
+    take longer."""
+    timeout = func.set_config("statement_timeout", f"{seconds}s", True)
+    return select(schema.writer.c.id, timeout).with_for_update()
+
+
 def _alembic(connection: Connection | None) -> alembic.config.Config:
     config = alembic.config.Config()
     config.set_main_option("script_location", str(MIGRATIONS))
@@ -142,8 +149,10 @@ def _engine(url: str, sqlite: bool) -> Engine:
             "timeout": BUSY_SECONDS,
         }
     else:
-        options["executemany_mode"] = "values_plus_batch"
+        from .postgresql import Cursor
+
         options["connect_args"] = {
+            "cursor_factory": Cursor,
             "connect_timeout": 10,
             "application_name": "vd-sidecar",
             "keepalives_idle": 10,

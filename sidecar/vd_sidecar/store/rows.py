@@ -21,18 +21,16 @@ def insert_many(
 ) -> None:
     """Insert ``rows``, whose values are in the order of the table's columns.
 
-    SQLite's driver takes them as they are, at half the cost; psycopg2 would send
-    each by itself.
+    The drivers take them as they are, at half the cost or less.
     """
     if not rows:
         return
-    statement = insert(table)
     if connection.dialect.name == "sqlite":
-        text = str(statement.compile(dialect=connection.dialect))
-        connection.exec_driver_sql(text, rows)
+        text = str(insert(table).compile(dialect=connection.dialect))
     else:
-        names = [column.name for column in table.columns]
-        connection.execute(statement, [dict(zip(names, row)) for row in rows])
+        names = ", ".join(f'"{column.name}"' for column in table.columns)
+        text = f'COPY "{table.name}" ({names}) FROM STDIN'
+    connection.exec_driver_sql(text, rows)
 
 
 def upsert(
