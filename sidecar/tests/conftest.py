@@ -13,6 +13,7 @@ import profiles
 import pytest
 from hypothesis import settings
 
+from edge import Edge, started
 from processes import REPOSITORY, make_directory, remove_directory
 from postgres import Postgres
 from receiver import Receiver
@@ -153,3 +154,29 @@ def make_sidecar(journal: Path) -> Iterator[MakeSidecar]:
             return sidecar
 
         yield make
+
+
+class StartEdge(Protocol):
+    def __call__(self, *locations: Output | str, **options: Any) -> Edge:
+        ...
+
+
+@pytest.fixture
+def start_edge(receiver: Receiver, store_url: str) -> Iterator[StartEdge]:
+    """``start_edge("28", retry={...})``: an ``Edge`` of the test's own, started.
+
+    On each kind of store, with the test's receiver.
+    """
+    with ExitStack() as stack:
+        yield lambda *locations, **options: started(
+            stack, receiver, store_url, *locations, **options
+        )
+
+
+@pytest.fixture
+def sqlite_edge(receiver: Receiver, sqlite_url: str) -> Iterator[StartEdge]:
+    """The same, for what has nothing to do with the store."""
+    with ExitStack() as stack:
+        yield lambda *locations, **options: started(
+            stack, receiver, sqlite_url, *locations, **options
+        )

@@ -25,7 +25,7 @@ from click.testing import CliRunner
 
 from journal_writer import Segment, failed
 from postgres import Postgres
-from processes import REPOSITORY
+from processes import PATIENCE, REPOSITORY
 from sidecar import PROGRAM, toml
 from stored import BODY, NOON, change, delivered, given_up, one, record, stored, take
 from vd_sidecar import cli
@@ -74,7 +74,7 @@ class Cli:
             [path, *words],
             env={**self._environment, **environment},
             capture_output=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
         assert b"Traceback" not in ran.stderr
         return Ran(ran.returncode, ran.stdout.decode(), ran.stderr.decode())
@@ -146,6 +146,14 @@ def test_list(run: Cli) -> None:
         ["28", "lost", "failed", "-", "503", "C-1"],
     ]
     assert found[2][0] == "2023-11-14 22:13:20"
+
+
+@pytest.mark.parametrize("state, next_", [(PENDING, "now"), (CANCELLED, "-")])
+def test_list_of_what_is_under_way(
+    run: Cli, store: Store, state: str, next_: str
+) -> None:
+    change(store, "waits", state=state, owner="edge-1", claimed=2)
+    assert rows(run("list").out)[1][8] == next_
 
 
 def test_list_as_json(run: Cli) -> None:

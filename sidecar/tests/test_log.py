@@ -17,9 +17,10 @@ from typing import Any, Iterator
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from profiles import examples
 from vd_sidecar import log
 
 FORGED = 'x\n{"level":"error"}\r\x1b[2J\x85\u2028\udc80'
@@ -90,7 +91,7 @@ def test_nothing_forges_a_line(
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(100)
 @given(text=st.text(st.characters()))
 def test_no_text_forges_a_line(
     capsys: pytest.CaptureFixture[str], as_json: bool, text: str
@@ -197,9 +198,15 @@ structlog.get_logger().error("it is", output="28")
 """
 
 
-def written_to(stderr: int) -> None:
+FULL = """
+structlog.get_logger().warning("still it is")
+logging.getLogger("aiohttp").error("so are others")
+"""
+
+
+def written_to(stderr: int, program: str = PROGRAM) -> None:
     subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         stderr=stderr,
         check=True,
         cwd=Path(log.__file__).parents[1],
@@ -225,3 +232,8 @@ def test_anything_else_gets_json() -> None:
     finally:
         os.close(ours)
         os.close(theirs)
+
+
+def test_what_cannot_be_written_stops_nothing() -> None:
+    with open("/dev/full", "w") as full:
+        written_to(full.fileno(), f"import logging\n{PROGRAM}{FULL}")

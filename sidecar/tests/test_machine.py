@@ -66,8 +66,7 @@ def apply(
 
 def claimed(delivery: Delivery, edge: str = "A", now: int = NOW) -> Delivery:
     """As the store does it."""
-    return evolve(
-        delivery,
+    return delivery._replace(
         owner=edge,
         claimed=delivery.attempts + 1,
         fence=delivery.fence + 1,
@@ -186,20 +185,20 @@ def test_statuses_not_worth_a_retry() -> None:
 
 def test_attempts_end_where_their_header_does() -> None:
     retry = evolve(RETRY, attempts=1000)
-    before = evolve(apply(None, record()), attempts=998, base=998)
+    before = apply(None, record())._replace(attempts=998, base=998)
     last = claimed(apply(before, record(attempt=999), retry=retry))
     assert last.state == "pending" and last.claimed == 1000
     assert apply(last, record(attempt=1000), retry=retry).state == "failed"
 
 
 def test_no_round_begins_beyond_the_last_attempt() -> None:
-    spent = evolve(GIVEN_UP, attempts=MAX_ATTEMPT)
+    spent = GIVEN_UP._replace(attempts=MAX_ATTEMPT)
     delivery = machine.retried(spent, NOW)
     assert delivery.state != "pending" or delivery.attempts < MAX_ATTEMPT
 
 
 def test_who_comes_back_after_the_last_attempt_is_heard_each_time() -> None:
-    before = evolve(GIVEN_UP, attempts=MAX_ATTEMPT)
+    before = GIVEN_UP._replace(attempts=MAX_ATTEMPT)
     for number in range(1, 4):
         again = record(time=NOW + 1000 * number, crc=number)
         after = apply(before, again, now=NOW + 1000 * number)
@@ -214,7 +213,7 @@ def test_who_comes_back_after_the_last_attempt_is_heard_each_time() -> None:
 @pytest.mark.parametrize("state", ["pending", "failed", "cancelled"])
 def test_delivered_ends_every_state(state: str) -> None:
     due = NOW if state == "pending" else None
-    before = evolve(GIVEN_UP, state=state, due=due)
+    before = GIVEN_UP._replace(state=state, due=due)
     after = apply(before, record("delivered", attempt=4, time=NOW + 9), now=NOW + 10)
     assert (after.state, after.due, after.reason) == ("delivered", None, None)
     assert (after.ticket_id, after.status, after.attempts) == ("VD-1", 200, 4)
@@ -242,7 +241,7 @@ def test_a_ticket_id_may_come_later() -> None:
 
 
 def test_what_was_forgotten_gets_no_ticket_id_back() -> None:
-    before = evolve(GIVEN_UP, forgotten=True)
+    before = GIVEN_UP._replace(forgotten=True)
     after = apply(before, record("delivered", attempt=4))
     assert (after.state, after.ticket_id) == ("delivered", None)
 
@@ -282,7 +281,7 @@ def test_an_attempt_is_counted_once() -> None:
 
 
 def test_a_late_failure_counts_for_what_has_ended() -> None:
-    cancelled = evolve(GIVEN_UP, state="cancelled", attempts=1)
+    cancelled = GIVEN_UP._replace(state="cancelled", attempts=1)
     after = apply(cancelled, record(attempt=2, time=NOW + 1))
     assert (after.state, after.attempts, after.due) == ("cancelled", 2, None)
 
@@ -354,7 +353,7 @@ def test_the_app_comes_back_where_one_attempt_is_all() -> None:
 
 
 def test_the_app_comes_back_after_a_clock_was_ahead() -> None:
-    ahead = [evolve(each, time=each.time + 10**10) for each in failures(3)]
+    ahead = [each._replace(time=each.time + 10**10) for each in failures(3)]
     given_up = apply(None, *ahead)
     assert given_up.state == "failed"
 
@@ -415,13 +414,42 @@ def test_an_operator_does_not_break_a_lease() -> None:
 
 
 def test_an_operator_cancels() -> None:
-    for before in (apply(None, record()), claimed(apply(None, record())), GIVEN_UP):
+    for before in (apply(None, record()), GIVEN_UP):
         after = machine.cancelled(before)
         assert after.state == "cancelled"
         assert (after.due, after.owner, after.claimed) == (None, None, None)
         assert machine.ended(before, after)
         late = record(attempt=after.attempts + 1, time=NOW + 99)
         assert apply(after, late).state == "cancelled"
+
+
+def test_a_lease_outlives_the_cancel() -> None:
+    """Else another edge could make the next attempt while one is under way."""
+    lease = claimed(apply(None, record()))
+    cancelled = machine.cancelled(lease)
+    assert machine.ended(lease, cancelled)
+    again = machine.retried(cancelled, NOW + 1)
+    for each, state in ((cancelled, "cancelled"), (again, "pending")):
+        assert (each.state, each.owner) == (state, "A")
+        assert (each.due, each.claimed) == (lease.due, lease.claimed)
+    after = apply(again, record(attempt=2, time=NOW + 9))
+    assert (after.state, after.owner, after.attempts) == ("pending", None, 2)
+
+
+def test_a_lease_of_what_was_cancelled_ends() -> None:
+    cancelled = machine.cancelled(claimed(apply(None, record())))
+    made = record(attempt=2, time=NOW + 9)
+    elsewhere = apply(cancelled, made, edge="B")
+    assert (elsewhere.owner, elsewhere.due) == ("A", cancelled.due)
+    for after, attempts in (
+        (apply(cancelled, made), 2),
+        (machine.given_up(cancelled, "body_missing", NOW), 1),
+    ):
+        assert (after.state, after.attempts) == ("cancelled", attempts)
+        assert (after.due, after.owner, after.claimed) == (None, None, None)
+        assert not machine.ended(cancelled, after)
+    delivered = apply(cancelled, record("delivered", attempt=2, time=NOW + 9))
+    assert (delivered.state, delivered.owner) == ("delivered", None)
 
 
 def test_no_operator_undoes_a_delivery() -> None:
@@ -459,8 +487,8 @@ def test_ends() -> None:
     assert machine.ended(reopened, apply(reopened, *failures(6)))
     assert not machine.ended(None, pending)
     assert not machine.ended(GIVEN_UP, reopened)
-    assert not machine.ended(GIVEN_UP, evolve(GIVEN_UP, updated=NOW + 77))
-    assert not machine.ended(delivered, evolve(delivered, ticket_id="VD-9"))
+    assert not machine.ended(GIVEN_UP, GIVEN_UP._replace(updated=NOW + 77))
+    assert not machine.ended(delivered, delivered._replace(ticket_id="VD-9"))
 
 
 # Answers

@@ -11,42 +11,17 @@ import hashlib
 import hmac
 import json
 import time
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Iterator, Protocol, Union
+from typing import Any
 
-import pytest
-
-from edge import ATTEMPT, RETRY, Edge, started
+from conftest import StartEdge
+from edge import ATTEMPT, RETRY, Edge
 from processes import wait_for
 from receiver import Answer, Receiver, Request
 from rig import Output
 from sidecar import Sidecar
 
 ACCEPTING = Output("29", ack="journal", timeout=ATTEMPT)
-
-
-class StartEdge(Protocol):
-    def __call__(self, *locations: Union[Output, str], **options: Any) -> Edge:
-        ...
-
-
-@pytest.fixture
-def start_edge(receiver: Receiver, store_url: str) -> Iterator[StartEdge]:
-    """``start_edge("28", retry={...})``: the test's own, on each kind of store."""
-    with ExitStack() as stack:
-        yield lambda *locations, **options: started(
-            stack, receiver, store_url, *locations, **options
-        )
-
-
-@pytest.fixture
-def sqlite_edge(receiver: Receiver, sqlite_url: str) -> Iterator[StartEdge]:
-    """For what has nothing to do with the store."""
-    with ExitStack() as stack:
-        yield lambda *locations, **options: started(
-            stack, receiver, sqlite_url, *locations, **options
-        )
 
 
 def segments(edge: Edge) -> list[Path]:
@@ -95,7 +70,7 @@ def test_it_ends_in_order_while_nginx_is_away(
 
 
 def test_due_times_outlive_it(sqlite_edge: StartEdge, receiver: Receiver) -> None:
-    edge = sqlite_edge("28", retry={"backoff": ["12s"]})
+    edge = sqlite_edge("28", retry={"backoff": ["20s"]})
     edge.fail("28", "patient")
     before = edge.view.wait_attempts("patient", 1)
     edge.sidecar.stop()
@@ -106,7 +81,7 @@ def test_due_times_outlive_it(sqlite_edge: StartEdge, receiver: Receiver) -> Non
     edge.view.wait("delivered", "patient")
     first, second = receiver.requests(id="patient")
     assert before.due is not None
-    assert second.start >= before.due / 1000 and second.start - first.end >= 12.0
+    assert second.start >= before.due / 1000 and second.start - first.end >= 20.0
 
 
 def test_a_crash_amid_attempts_loses_none(
@@ -116,7 +91,7 @@ def test_a_crash_amid_attempts_loses_none(
     edge = sqlite_edge(ACCEPTING)
     receiver.always(Answer(delay=1.2))
     ids = [f"crash-{number}" for number in range(12)]
-    edge.accept("29", *ids)
+    edge.accept_at_once("29", *ids)
     wait_for(lambda: receiver.stats().in_flight == 8, "attempts under way")
     edge.sidecar.kill()
     edge.sidecar.start()
@@ -130,11 +105,11 @@ def test_it_sleeps_longer_than_its_leases(
     sqlite_edge: StartEdge, receiver: Receiver
 ) -> None:
     edge = sqlite_edge(
-        Output("29", ack="journal", timeout="900ms"), retry={"timeout": "1s"}
+        Output("29", ack="journal", timeout="4s"), retry={"timeout": "1s"}
     )
     receiver.always(Answer(delay=0.6))
     ids = [f"sleep-{number}" for number in range(20)]
-    edge.accept("29", *ids)
+    edge.accept_at_once("29", *ids)
     wait_for(lambda: receiver.stats().in_flight == 8, "attempts under way")
     edge.sidecar.pause()
     wait_for(lambda: all(past(each.due) for each in edge.view.all()), "leases' ends")

@@ -12,7 +12,7 @@ import logging
 import re
 import sys
 from datetime import datetime, timezone
-from typing import Any, MutableMapping, Optional
+from typing import Any, MutableMapping, Optional, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -21,6 +21,8 @@ from .tables import printable
 
 LEVELS = ("debug", "info", "warning", "error")
 
+_NUMBERS = {name: getattr(logging, name.upper()) for name in LEVELS}
+_encode = jsonlib.JSONEncoder(default=str).encode
 _PLAIN = re.compile(r"[^\s\"=]+")
 _COLORS = {"warning": "\033[33m", "error": "\033[31m", "critical": "\033[31m"}
 _QUIET = ("sqlalchemy", "alembic", "aiohttp.access", "asyncio")
@@ -44,21 +46,20 @@ def setup(json: Optional[bool] = None, level: str = "info") -> None:
         _add_time,
         structlog.processors.format_exc_info,
     ]
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=False,
-    )
-    _replace_handler(
+    last: list[Processor] = [_in_order, _as_json if json else _as_text]
+
+    handler = _replace_handler(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[_in_order, _as_json if json else _as_text],
+            processors=last,
         )
+    )
+    lines = _Lines(handler)
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(_NUMBERS[level]),
+        logger_factory=lambda *_: lines,
+        cache_logger_on_first_use=False,
     )
     logging.getLogger().setLevel(level.upper())
     for name in _QUIET:
@@ -66,13 +67,33 @@ def setup(json: Optional[bool] = None, level: str = "info") -> None:
     logging.captureWarnings(True)
 
 
-def _replace_handler(formatter: logging.Formatter) -> None:
+class _Lines:
+    """Writes what is a line already, at a fraction of what a log record costs."""
+
+    def __init__(self, handler: logging.StreamHandler[TextIO]) -> None:
+        self._handler = handler
+
+    def write(self, line: str) -> None:
+        self._handler.acquire()
+        try:
+            self._handler.stream.write(line + "\n")
+            self._handler.flush()
+        except (OSError, ValueError):
+            pass  # nothing stops because it cannot be logged
+        finally:
+            self._handler.release()
+
+    debug = info = warning = error = critical = write
+
+
+def _replace_handler(formatter: logging.Formatter) -> logging.StreamHandler[TextIO]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
+    return handler
 
 
 def _add_time(logger: object, name: str, event: EventDict) -> EventDict:
@@ -92,7 +113,7 @@ def _in_order(logger: object, name: str, event: EventDict) -> EventDict:
 
 def _as_json(logger: object, name: str, event: MutableMapping[str, Any]) -> str:
     # in ASCII: no line separator, control or lone surrogate is left as it is
-    return jsonlib.dumps(event, default=str)
+    return _encode(event)
 
 
 def _as_text(logger: object, name: str, event: MutableMapping[str, Any]) -> str:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Optional
 
-from attrs import evolve
-
 from .config import Retry
 from .model import (
     ACCEPTED,
@@ -62,6 +60,7 @@ def begin(record: Record, seq: int, now: int) -> Delivery:
     means is for ``apply`` to say.
     """
     done = record.outcome == DELIVERED
+    time = min(record.time, now)
     return Delivery(
         seq=seq,
         id=record.id,
@@ -70,11 +69,11 @@ def begin(record: Record, seq: int, now: int) -> Delivery:
         case=record.case,
         uri=record.uri,
         state=DELIVERED if done else PENDING,
-        created=min(record.time, now),
-        updated=min(record.time, now),
+        created=time,
+        updated=time,
         attempts=record.attempt if done else 0,
         base=0,
-        due=None if done else min(record.time, now),
+        due=None if done else time,
         owner=None,
         claimed=None,
         fence=0,
@@ -114,11 +113,11 @@ def apply(
     if record.outcome == ACCEPTED:
         return delivery
 
-    if delivery.state != PENDING:
-        return _counted(delivery, record)
-
     if delivery.owner is not None and not _settles(delivery, record, edge):
         return _counted(delivery, record)
+
+    if delivery.state != PENDING:
+        return _counted(_settled(delivery), record)
 
     if delivery.owner is None and before and record.attempt <= before.attempts:
         return delivery
@@ -147,39 +146,42 @@ def answered(claim: Claim, answer: Answer, delivery: Delivery) -> Record:
         retry_after=None,
         content_type=None,
         body=None,
-        crc=-1,
+        crc=-claim.fence,  # no other answer has it, whatever the clock says
     )
 
 
 def given_up(delivery: Delivery, reason: str, now: int) -> Delivery:
     """The delivery when it cannot be attempted at all."""
-    return evolve(
-        _settled(delivery), state=FAILED, due=None, reason=reason, updated=now
-    )
+    after = _settled(delivery)
+    if after.state != PENDING:
+        return after
+    return after._replace(state=FAILED, due=None, reason=reason, updated=now)
 
 
 def retried(delivery: Delivery, now: int) -> Delivery:
     """The delivery when an operator wants it attempted now, in a new round.
 
-    An attempt that is under way keeps its lease: none is made twice at once.
-    What was delivered stays as it is, as does what has no attempts left.
+    An attempt that is under way keeps its lease, also if the delivery was cancelled
+    meanwhile: none is made twice at once.  What was delivered stays as it is, as
+    does what has no attempts left.
     """
     if delivery.state == DELIVERED or delivery.attempts >= MAX_ATTEMPT:
         return delivery
     if delivery.owner is not None:
-        return evolve(delivery, base=delivery.attempts)
-    return evolve(delivery, state=PENDING, base=delivery.attempts, due=now)
+        return delivery._replace(state=PENDING, base=delivery.attempts)
+    return delivery._replace(state=PENDING, base=delivery.attempts, due=now)
 
 
 def cancelled(delivery: Delivery) -> Delivery:
     """The delivery when an operator wants no more attempts.
 
-    One that is under way may still turn it into a delivered one.  What was
-    delivered stays as it is.
+    One that is under way keeps its lease, and may still turn it into a delivered
+    one.  What was delivered stays as it is.
     """
     if delivery.state == DELIVERED:
         return delivery
-    return evolve(_settled(delivery), state=CANCELLED, due=None)
+    due = delivery.due if delivery.owner is not None else None
+    return delivery._replace(state=CANCELLED, due=due)
 
 
 def ended(before: Optional[Delivery], after: Delivery) -> bool:
@@ -210,21 +212,20 @@ def _settles(delivery: Delivery, record: Record, edge: str) -> bool:
 def _settled(delivery: Delivery) -> Delivery:
     if delivery.owner is None:
         return delivery
-    return evolve(delivery, owner=None, claimed=None)
+    return delivery._replace(owner=None, claimed=None, due=None)
 
 
 def _counted(delivery: Delivery, record: Record) -> Delivery:
     if record.outcome == ACCEPTED or record.attempt <= delivery.attempts:
         return delivery
-    return evolve(delivery, attempts=record.attempt)
+    return delivery._replace(attempts=record.attempt)
 
 
 def _delivered(delivery: Delivery, record: Record, now: int) -> Delivery:
     if delivery.state == DELIVERED and (delivery.ticket_id or not record.ticket_id):
         return _counted(delivery, record)
 
-    return evolve(
-        _settled(delivery),
+    return _settled(delivery)._replace(
         state=DELIVERED,
         due=None,
         attempts=max(delivery.attempts, record.attempt),
@@ -245,8 +246,7 @@ def _reopened(
     base = delivery.base + 1 if spent else delivery.attempts
 
     if record.outcome == ACCEPTED:
-        return evolve(
-            delivery,
+        return delivery._replace(
             state=PENDING,
             base=base,
             due=min(record.time, now),
@@ -256,16 +256,15 @@ def _reopened(
 
     # the app's own attempt is the first of the new round
 
-    round_ = evolve(delivery, state=PENDING, base=base, uri=record.uri)
-    again = evolve(record, attempt=min(delivery.attempts + 1, MAX_ATTEMPT))
+    round_ = delivery._replace(state=PENDING, base=base, uri=record.uri)
+    again = record._replace(attempt=min(delivery.attempts + 1, MAX_ATTEMPT))
     return _failed(round_, again, retry, now, spread)
 
 
 def _failed(
     delivery: Delivery, record: Record, retry: Retry, now: int, spread: float
 ) -> Delivery:
-    after = evolve(
-        _settled(delivery),
+    after = _settled(delivery)._replace(
         attempts=max(delivery.attempts, record.attempt),
         updated=max(delivery.updated, min(record.time, now)),
         status=record.status,
@@ -279,7 +278,7 @@ def _failed(
         or record.status in retry.give_up_on
         or after.attempts >= MAX_ATTEMPT
     ):
-        return evolve(after, state=FAILED, due=None)
+        return after._replace(state=FAILED, due=None)
 
     seconds = wait(max(failures, 1), retry, spread)
 
@@ -288,4 +287,4 @@ def _failed(
 
     # a record from the future would wait for ever
 
-    return evolve(after, due=min(record.time, now) + round(seconds * 1000))
+    return after._replace(due=min(record.time, now) + round(seconds * 1000))

@@ -202,7 +202,7 @@ class Notify:
             answer = await self._nginx.attempt(
                 location,
                 (notice.payload or "").encode(),
-                id=f"callback-{notice.key}",
+                id=notices.callback_id(notice.key),
                 attempt=None,
                 content_type="application/json",
                 timeout=self._config.retry.timeout,

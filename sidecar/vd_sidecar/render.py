@@ -16,7 +16,7 @@ from attrs import frozen
 
 from .batch import rfc3339
 from .findings import ERROR, OK, WARNING, Finding
-from .model import Delivery
+from .model import PENDING, Delivery
 from .tables import printable
 from .text import utc
 
@@ -118,7 +118,11 @@ def listing(found: Sequence[Delivery], width: Optional[int]) -> Iterator[str]:
 
 
 def _row(each: Delivery, time: str) -> list[str]:
-    next_ = NONE if each.due is None else f"{utc(each.due):%m-%d %H:%M:%S}"
+    next_ = NONE
+    if each.state == PENDING and each.owner is not None:
+        next_ = "now"
+    elif each.state == PENDING and each.due is not None:
+        next_ = f"{utc(each.due):%m-%d %H:%M:%S}"
     return [
         utc(each.created).strftime(time),
         each.output,
@@ -128,7 +132,7 @@ def _row(each: Delivery, time: str) -> list[str]:
         last(each.status, each.reason),
         each.case or NONE,
         str(each.attempts),
-        "now" if each.owner is not None else next_,
+        next_,
         each.label,
     ]
 

@@ -28,6 +28,10 @@ from .store import Store, deliveries
 
 POLL_SECONDS = 0.25
 AHEAD = 8  # how many times per_output are claimed, so that none waits for the disk
+AHEAD_SECONDS = 0.5  # or as many as begin within this, where they are quick
+AHEAD_MOST = 256  # and no more then: who knows how large their bodies are
+LOW = 0.5  # the share of them that is missing when it is time to claim
+SOME = 0.25  # the share that other outputs then miss at least, to be served too
 JOURNAL_SECONDS = 2.0  # after that a journaled answer's record is elsewhere
 REST_SECONDS = (1.0, 2.0, 5.0, 10.0)  # while nginx is away
 CORRECT_SECONDS = 60.0
@@ -81,6 +85,9 @@ class Retry:
 
         self._waiting: dict[str, deque[_Held]] = defaultdict(deque)
         self._running: Counter[str] = Counter()
+        self._begun: Counter[str] = Counter()  # attempts, since then
+        self._begun_since = steady()
+        self._pace: Counter[str] = Counter()  # attempts within AHEAD_SECONDS
         self._tasks: set[asyncio.Task[None]] = set()
         self._mine: set[int] = set()  # under lease, and not settled yet
         self._answered: dict[int, _Answered] = {}
@@ -129,6 +136,7 @@ class Retry:
         await self._give_back()
 
         began = steady()
+        self._take_pace(began)
         if not self._resting(ALL):
             for claim in await self._in_writer(self._claim):
                 self._mine.add(claim.seq)
@@ -164,10 +172,9 @@ class Retry:
             now = self._store.now(connection)
             due = deliveries.due_outputs(connection, now, now - unread)
 
-        room = {output: self._room(output) for output in due}
         correct = steady() - self._corrected >= CORRECT_SECONDS
 
-        if not any(room.values()) and not correct:
+        if not any(self._room(output, LOW) for output in due) and not correct:
             return []
 
         claims: list[Claim] = []
@@ -175,17 +182,18 @@ class Retry:
             now = self._store.now(connection)
             if correct:
                 self._correct(connection, now)
-            for output, limit in room.items():
-                claims += deliveries.claim(
-                    connection,
-                    output,
-                    self._config.edge,
-                    now=now,
-                    scanned=now - unread,
-                    lease=machine.lease(self._config.output(output).retry),
-                    limit=limit,
-                    exclude=self._mine.copy(),
-                )
+            for output in due:
+                if limit := self._room(output, SOME):
+                    claims += deliveries.claim(
+                        connection,
+                        output,
+                        self._config.edge,
+                        now=now,
+                        scanned=now - unread,
+                        lease=machine.lease(self._config.output(output).retry),
+                        limit=limit,
+                        exclude=self._mine.copy(),
+                    )
         return claims
 
     def _correct(self, connection: Connection, now: int) -> None:
@@ -210,12 +218,23 @@ class Retry:
     def _resting(self, output: str) -> bool:
         return steady() < self._rest_until.get(output, 0.0)
 
-    def _room(self, output: str) -> int:
+    def _take_pace(self, now: float) -> None:
+        if now - self._begun_since >= AHEAD_SECONDS:
+            self._pace, self._begun = self._begun, Counter()
+            self._begun_since = now
+
+    def _most(self, output: str) -> int:
+        """How many to hold that wait for their attempt."""
+        least = self._config.output(output).retry.per_output * AHEAD
+        return max(least, min(self._pace[output], AHEAD_MOST))
+
+    def _room(self, output: str, share: float) -> int:
+        """How many more to hold; 0 if less than ``share`` of them are missing."""
         if self._resting(output):
             return 0
-        most = self._config.output(output).retry.per_output * AHEAD
-        waiting = len(self._waiting.get(output, ()))
-        return most - waiting if waiting <= most // 2 else 0
+        most = self._most(output)
+        missing = most - len(self._waiting.get(output, ()))
+        return missing if missing >= most * share else 0
 
     def _start(self) -> None:
         """Start what waits as far as the limits allow, the idlest output first."""
@@ -242,6 +261,7 @@ class Retry:
                 continue
 
             self._running[output] += 1
+            self._begun[output] += 1
             task = asyncio.create_task(self._attempt(held))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -250,7 +270,7 @@ class Retry:
         """An attempt's place is free: there may be another for it."""
         self._running[output] -= 1
         self._start()
-        if self._room(output):
+        if self._room(output, LOW):
             self._wake.set()
 
     async def _attempt(self, held: _Held) -> None:

@@ -184,6 +184,11 @@ def claim_notices(
     return taken
 
 
+def callback_id(key: str) -> str:
+    """The id of the delivery by which nginx takes the callback of this ``key``."""
+    return f"callback-{key}"
+
+
 def any_due(connection: Connection, kind: str, now: int) -> bool:
     """Whether ``claim_notices`` has work, without a lock."""
     return (
