@@ -14,7 +14,7 @@ from typing import Any, Mapping, NamedTuple, Optional
 
 from attrs import evolve
 
-from processes import port_of, reserve_port
+from processes import PATIENCE, port_of, reserve_port
 from smtp_server import Loop
 from vd_sidecar import web
 from vd_sidecar.config import Config
@@ -101,7 +101,7 @@ def ask(
     body: Optional[bytes] = None,
     headers: Mapping[str, str] = {},
 ) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request(method, path, body, dict(headers))
         answer = connection.getresponse()

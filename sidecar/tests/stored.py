@@ -7,7 +7,6 @@ import itertools
 from contextlib import contextmanager
 from typing import Any, Iterable, Iterator, Optional
 
-from attrs import evolve
 
 from vd_sidecar.batch import Batch
 from vd_sidecar.config import Config
@@ -90,7 +89,7 @@ def change(store: Store, id: str, **values: Any) -> None:
     """Set columns of all deliveries with this id, whatever follows from it."""
     with store.writing() as connection:
         found = deliveries.by_ids(connection, [id]).values()
-        deliveries.save(connection, [evolve(each, **values) for each in found])
+        deliveries.save(connection, [each._replace(**values) for each in found])
 
 
 def one(store: Store, id: str, output: Optional[str] = None) -> Delivery:

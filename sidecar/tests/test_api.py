@@ -262,6 +262,7 @@ def test_retry_by_ids(client: Client) -> None:
     assert done["not_found"] == ["nobody"]
     assert [each["id"] for each in done["deliveries"]] == ["d1", "f1"]
     assert "delivered" in done["deliveries"][0]["refused"]
+    assert done["deliveries"][0]["code"] == "delivered"
     again = one(client.served.store, "f1")
     assert again.state == "pending"
     assert again.due is not None and again.due <= wall_clock()

@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection
 from conftest import MakeSidecar, StartNginx
 from postgres import Postgres
 from processes import (
+    PATIENCE,
     REPOSITORY,
     end,
     make_directory,
@@ -143,7 +144,7 @@ def test_what_the_store_holds(config: Config, store_url: str) -> None:
         assert value(found, "due", output="28") == 2
         assert value(found, "due", output="29") == 0
         age = value(found, "oldest_due_age_seconds", output="28")
-        assert age == pytest.approx(120, abs=10)
+        assert age == pytest.approx(120, abs=60)
         assert value(found, "oldest_due_age_seconds", output="29") == 0
         assert value(found, "notices_waiting", kind="alert-mail") == 0
 
@@ -153,7 +154,7 @@ def test_what_the_store_holds(config: Config, store_url: str) -> None:
         found = scrape(served)
         assert value(found, "notices_waiting", kind="alert-mail") == 1
         age = value(found, "notices_oldest_age_seconds", kind="alert-mail")
-        assert age == pytest.approx(55, abs=10)
+        assert age == pytest.approx(55, abs=60)
         assert value(found, "notices_oldest_age_seconds", kind="backup") == 0
 
 
@@ -200,9 +201,9 @@ def test_what_a_sidecar_does(
     wait("journal_lag_bytes", 0)
     assert sidecar.metric("vd_sidecar_journal_segments") == 2
     lag = sidecar.metric("vd_sidecar_journal_lag_seconds")
-    assert lag is not None and lag < 2
+    assert lag is not None and lag < PATIENCE
     read = sidecar.metric("vd_sidecar_journal_last_read_timestamp_seconds")
-    assert read == pytest.approx(time.time(), abs=2)
+    assert read == pytest.approx(time.time(), abs=PATIENCE)
 
     assert sidecar.metric('vd_sidecar_attempts_total{outcome="not_sent"}') == 0
 
@@ -362,7 +363,7 @@ class Prometheus:
     def get(self, path: str, **parameters: str) -> Any:
         query = urllib.parse.urlencode(parameters)
         url = f"http://127.0.0.1:{self._port}/api/v1/{path}?{query}"
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             return json.load(answer)["data"]
 
     def values(self, expression: str) -> list[str]:

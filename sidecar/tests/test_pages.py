@@ -23,7 +23,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 
 from postgres import Postgres
-from stored import NOON, change, delivered, given_up, one, record, take
+from processes import PATIENCE
+from stored import NOON, change, delivered, given_up, one, record, stored, take
 from stores import KINDS, open_store
 from vd_sidecar.acts import FORGET, perform
 from vd_sidecar.batch import rfc3339
@@ -32,13 +33,14 @@ from vd_sidecar.config import Config
 from vd_sidecar.model import CANCELLED, FAILED, PENDING
 from vd_sidecar.store import Store, deliveries, rates, reads, search
 from vd_sidecar.store.reads import Filter
-from vd_sidecar.web import application, pages_case, pages_text
+from vd_sidecar.web import application, openapi, pages_case, pages_text
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202e\x1b[31m"
 EN = {"Accept-Language": "en"}
 SAFE = {"Sec-Fetch-Site": "same-origin"}
 
 WEB = Path(pages_text.__file__).parent
+ACTS = (WEB.parent / "acts.py").read_text()
 
 
 class Retry:
@@ -171,7 +173,7 @@ def some(store: Store, config: Config) -> None:
     "query, found",
     [
         ("", "bare done waits lost"),
-        ("order=oldest", "lost waits done bare"),
+        ("sort=created", "lost waits done bare"),
         ("output=29", "bare waits"),
         ("state=failed", "lost"),
         ("state=failed&state=pending", "waits lost"),
@@ -199,6 +201,114 @@ def test_a_list_holds_what_its_address_says(
         status, text = await site.get(f"/deliveries?{query}")
         assert status == 200
         assert rows(text) == found.split()
+
+    run(store, config, test)
+
+
+@pytest.mark.parametrize(
+    "sort, found",
+    [
+        ("case", "lost done waits bare"),
+        ("-case", "bare waits done lost"),
+        ("output", "done lost bare waits"),
+        ("-output", "bare waits done lost"),
+        ("state", "bare done lost waits"),
+        ("-state", "waits lost bare done"),
+        ("attempts", "bare done waits lost"),
+        ("-attempts", "lost bare done waits"),
+        ("ticket_id", "done bare waits lost"),
+        ("-ticket_id", "done bare waits lost"),
+        ("reason", "waits lost bare done"),
+        ("-reason", "waits lost bare done"),
+        ("created", "lost waits done bare"),
+    ],
+)
+def test_a_list_is_sorted_as_its_address_says(
+    store: Store, config: Config, sort: str, found: str
+) -> None:
+    some(store, config)
+
+    async def test(site: Site) -> None:
+        _, text = await site.get(f"/deliveries?sort={sort}")
+        assert rows(text) == found.split()
+        way = "descending" if sort.startswith("-") else "ascending"
+        assert re.findall('aria-sort="(.*?)"', text) == [way]
+
+        head = re.search(r'<th [^>]*aria-sort[^>]*><a href="(.*?)"', text)
+        assert head
+        _, text = await site.get(html.unescape(head[1]))
+        other = {"descending": "ascending", "ascending": "descending"}[way]
+        assert re.findall('aria-sort="(.*?)"', text) == [other]
+
+        _, text = await site.get(f"/deliveries.csv?output=29&sort={sort}")
+        ids = [row[0] for row in csv.reader(io.StringIO(text))][1:]
+        assert ids == [id for id in found.split() if id in ("waits", "bare")]
+
+    run(store, config, test)
+
+
+@pytest.mark.parametrize("sort", ["state", "-case", "attempts", "reason", "-ticket_id"])
+def test_sorted_pages_miss_nothing_that_stays(
+    store: Store, config: Config, sort: str
+) -> None:
+    """Whatever becomes of others, that of the last one on a page included."""
+    deliveries = [
+        record(f"d{n}", str(n % 3), case=f"C-{n % 7}" if n % 4 else None, time=NOON + n)
+        for n in range(130)
+    ]
+    take(store, config, deliveries)
+
+    async def test(site: Site) -> None:
+        seen: list[str] = []
+        gone: set[str] = set()
+        path: Optional[str] = f"/deliveries?sort={sort}"
+        while path:
+            _, text = await site.get(path)
+            seen += rows(text)
+            match = re.search(r'rel="next" href="(.*?)"', text)
+            path = html.unescape(match[1]) if match else None
+            for id in (rows(text)[-1], rows(text)[3]):
+                gone.add(id)
+                later = NOON + 60_000
+                ended = delivered(id, one(store, id).output, attempt=2, time=later)
+                take(store, config, [ended])
+        rest = [id for id in seen if id not in gone]
+        assert len(rest) == len(set(rest))
+        assert {f"d{n}" for n in range(130)} - gone == set(rest)
+
+    run(store, config, test)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "sort=nothing",
+        "sort=--case",
+        "sort=",
+        "sort=state&cursor=5.5",
+        "sort=-attempts&cursor=5.5.many",
+        "cursor=5.5.x",
+        "sort=case&cursor=5.5.a%00",
+        "sort=case&cursor=5.5." + "x" * 513,
+    ],
+)
+def test_orders_that_there_are_not(store: Store, config: Config, query: str) -> None:
+    async def test(site: Site) -> None:
+        assert (await site.get(f"/api/deliveries?{query}"))[0] == 400
+
+    run(store, config, test)
+
+
+def test_a_sort_goes_through_an_act_and_back(store: Store, config: Config) -> None:
+    some(store, config)
+    seq = one(store, "waits").seq
+
+    async def test(site: Site) -> None:
+        conditions = "output=29&sort=-case"
+        for scope in (f"pick={seq}&pick={seq + 1}&scope=picked", ""):
+            _, text = await site.get(f"/act?act=cancel&{scope}&{conditions}")
+            assert f'href="/deliveries?{html.escape(conditions)}"' in text
+            assert ("sort", "-case") in hidden(text)
 
     run(store, config, test)
 
@@ -368,7 +478,7 @@ def test_an_act_on_all_that_is_found(store: Store, config: Config) -> None:
     async def test(site: Site) -> None:
         _, text = await site.get("/act?act=cancel&state=failed&output=28")
         assert "Cancel 31 deliveries?" in text
-        assert "Output <b>28</b>: 31" in text
+        assert "Output <b>28:</b>31" in text
         assert len(rows(text)) == 20
 
         # what comes after the preview was not meant
@@ -446,7 +556,7 @@ def test_who_was_sent_by_another_site_does_nothing(
 def test_a_form_s_address_is_put_in_order(store: Store, config: Config) -> None:
     async def test(site: Site) -> None:
         site.session.cookie_jar.update_cookies({"tz": "Europe%2FBerlin"})
-        given = "search=+a+&output=&since=24h&order=newest&from=2026-07-01T10:00&to="
+        given = "search=+a+&output=&since=24h&sort=-created&from=2026-07-01T10:00&to="
         answer = await site.ask("GET", f"/deliveries?{given}", {})
         assert answer.status == 302
         query = dict(parse_qsl(urlsplit(answer.headers["Location"]).query))
@@ -568,9 +678,9 @@ def test_pages_are_told_of_changes(store: Store, config: Config) -> None:
     async def test(site: Site) -> None:
         async with site.session.get(site.url + "/events") as stream:
             assert stream.content_type == "text/event-stream"
-            await asyncio.wait_for(stream.content.readuntil(b"data: 1\n\n"), 10)
+            await asyncio.wait_for(stream.content.readuntil(b"data: 1\n\n"), PATIENCE)
             await site._in_writer(lambda: take(store, config, [delivered("new")]))
-            await asyncio.wait_for(stream.content.readuntil(b"data: 2\n\n"), 10)
+            await asyncio.wait_for(stream.content.readuntil(b"data: 2\n\n"), PATIENCE)
 
     run(store, config, test)
 
@@ -597,6 +707,68 @@ def test_what_is_forgotten_is_not_found(store: Store, config: Config) -> None:
                 assert left.scalar_one() == 0
 
 
+def test_what_is_forgotten_is_in_no_file(config: Config) -> None:
+    """Neither SQLite's, nor its log; picked on a page, or by the API."""
+    with stored(config) as store:
+        words = ("Xylophon", "Quitte", "Geheimnis")
+        traces = (*words, "xyl", "uit")  # as the index has them
+        take(store, config, [delivered(f"d{n}", case=f"C-{n}") for n in range(300)])
+        for id in ("one", "two"):
+            case, ticket, body = f"C-{words[0]}-{id}", f"VD-{words[1]}-{id}", words[2]
+            first = record(
+                id, case=case, response=body, body=f'{{"a": "{body}"}}'.encode()
+            )
+            take(store, config, [first])
+            take(store, config, [delivered(id, attempt=2, ticket_id=ticket)])
+
+        def left() -> set[str]:
+            path = Path(str(store.url.database))
+            files = [path, path.with_name(path.name + "-wal")]
+            content = b"".join(each.read_bytes() for each in files if each.exists())
+            return {trace for trace in traces if trace.encode() in content}
+
+        async def test(site: Site) -> None:
+            assert left() == set(traces)
+            picked = f"/act?act=forget&pick={one(store, 'one').seq}"
+            assert (await site.confirm(picked)).status == 303
+            headers = {"Content-Type": "application/json"}
+            async with site.session.post(
+                site.url + "/api/deliveries/forget",
+                data='{"ids":["two"]}',
+                headers=headers,
+            ) as answer:
+                assert (await answer.json())["done"] == 1
+            assert left() == set()
+
+        run(store, config, test)
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_why_an_act_does_nothing(store: Store, config: Config, language: str) -> None:
+    why = {
+        "en": ("the receiver would get it twice", "nothing can be taken back"),
+        "de": ("der Empfänger bekäme sie doppelt", "lässt sich nicht zurückholen"),
+    }
+    some(store, config)
+    seq = one(store, "done").seq
+
+    async def test(site: Site) -> None:
+        for act, text in zip(("retry", "cancel"), why[language]):
+            asked = {"Accept-Language": language}
+            _, page = await site.get(f"/act?act={act}&pick={seq}", **asked)
+            assert text in html.unescape(page)
+
+    run(store, config, test)
+
+
+def test_every_refusal_has_a_text() -> None:
+    """In both languages, with the names that it fills in."""
+    codes = openapi.CODE["enum"][:-1]
+    for code in codes:
+        assert f"refusal_retry_{code}" in pages_text.TEXTS
+    assert set(codes) == set(re.findall(r'Refusal\("(\w+)"', ACTS)) - {"not_journaled"}
+
+
 def test_a_late_ticket_id_is_found(store: Store, config: Config) -> None:
     take(store, config, [record("late", case="C-9")])
     take(store, config, [delivered("late", attempt=2, ticket_id="VD-late-1")])
@@ -610,6 +782,7 @@ def test_search_finds_the_same_however_it_goes_about_it(
     store: Store, config: Config, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
     monkeypatch.setattr(search, "FEW", few)
+    monkeypatch.setattr(search, "HAND", few)
     made = "0193a1b2-0000-7000-8000-0000000000"
     many = [
         delivered(f"{made}{n:02}", str(n % 3), case=f"C-{n}", time=NOON + n)
@@ -621,7 +794,7 @@ def test_search_finds_the_same_however_it_goes_about_it(
         with store.reading() as connection:
             filter = Filter(**conditions)
             first = reads.find(connection, filter, 7)
-            rest = reads.find(connection, filter, 99, reads.key(first[-1]))
+            rest = reads.find(connection, filter, 99, reads.place(first[-1]))
             assert len(first + rest) == reads.count(connection, filter)
             return [(each.case or "") for each in first + rest]
 
@@ -710,7 +883,7 @@ def test_a_role_that_may_make_no_extension_searches_all_the_same(
     store = Store(url.replace("//postgres@", "//modest@"))
     try:
         store.migrate()
-        assert "there is no pg_trgm" in capsys.readouterr().out
+        assert "it needs extensions" in capsys.readouterr().out
         some(store, config)
         with store.reading() as connection:
             (found,) = reads.find(connection, Filter(search="D-7"), 9)

@@ -10,28 +10,42 @@ from __future__ import annotations
 import mmap
 import re
 import time
-from typing import Callable, Collection, Iterator, Optional, Union
+from collections import Counter
+from typing import Callable, Collection, Iterable, Iterator, Mapping, Optional, Union
 
-from attrs import evolve, frozen
+from attrs import field, frozen, mutable
 from sqlalchemy.engine import Connection
 
 from . import journal, machine
 from .batch import Batch
 from .config import Config, Retention
 from .model import CANCELLED, DELIVERED, MAX_ATTEMPT, PENDING, Delivery
-from .store import Store, audit, deliveries, notices, reads, segments
+from .store import Store, audit, deliveries, notices, reads, search, segments
 from .store.reads import Filter
 from .store.segments import Position
 
 CHUNK = 500  # deliveries that are changed in one transaction
 REST_SECONDS = 0.1
 SCRUB_SECONDS = 2
+NAMED = 20  # deliveries that are refused, when not each one is named
+
+
+@frozen
+class Refusal:
+    """Why nothing is done with a delivery: a code for programs, a text for people."""
+
+    code: str
+    text: str
+    values: Mapping[str, object] = {}  # what the text names
+
+    def __str__(self) -> str:
+        return self.text.format_map(self.values)
+
 
 # What an act makes of a delivery, or why it does nothing with it; whether its
 # case is in the store; the time.
 
-Decide = Callable[[Delivery, bool, Retention, int], Union[Delivery, str]]
-
+Decide = Callable[[Delivery, bool, Retention, int], Union[Delivery, Refusal]]
 
 # How an id stands in its records, and in those of the callbacks that tell of it.
 
@@ -51,7 +65,7 @@ class Result:
 
     before: Delivery
     after: Delivery
-    refused: Optional[str]  # why it did nothing
+    refused: Optional[Refusal]  # why it did nothing
 
 
 @frozen
@@ -62,23 +76,75 @@ class Leftover:
     goes: str  # when it is deleted
 
 
+@mutable
+class Done:
+    """What an act did, or would do, gathered."""
+
+    act: Act
+    dry_run: bool
+    each: bool  # whether each delivery is named, or only some that were refused
+    outputs: Counter[str] = field(factory=Counter)  # of each output, how many
+    refused: int = 0
+    named: list[Result] = field(factory=list)
+    not_found: list[str] = field(factory=list)
+    left: Optional[tuple[list[Leftover], list[str]]] = None  # by a forget
+
+    def add(self, results: Iterable[Result]) -> None:
+        for each in results:
+            if each.refused is None:
+                self.outputs[each.before.output] += 1
+            else:
+                self.refused += 1
+            if self.each or (each.refused is not None and len(self.named) < NAMED):
+                self.named.append(each)
+
+    def fields(self) -> dict[str, object]:
+        """For JSON, with the same names wherever it is asked for."""
+        fields: dict[str, object] = {
+            "act": self.act.name,
+            "dry_run": self.dry_run,
+            "done": self.outputs.total(),
+            "refused": self.refused,
+            "outputs": dict(self.outputs),
+            "deliveries": [
+                {
+                    "id": each.before.id,
+                    "output": each.before.output,
+                    "before": each.before.state,
+                    "state": each.after.state,
+                    "refused": None if each.refused is None else str(each.refused),
+                    "code": None if each.refused is None else each.refused.code,
+                }
+                for each in self.named
+            ],
+            "not_found": self.not_found,
+        }
+        if self.left is not None:
+            segments, edges = self.left
+            fields["segments"] = [{"path": s.path, "goes": s.goes} for s in segments]
+            fields["other_edges"] = edges
+        return fields
+
+
 def retry(
     delivery: Delivery, has_body: bool, keep: Retention, now: int
-) -> Union[Delivery, str]:
+) -> Union[Delivery, Refusal]:
     if delivery.state == DELIVERED:
-        return "it was delivered, the receiver would get it twice"
+        return Refusal("delivered", "it was delivered, the receiver would get it twice")
     if delivery.attempts >= MAX_ATTEMPT:
-        return f"it has had {MAX_ATTEMPT} attempts, as many as can be counted"
+        text = "it has had {most} attempts, as many as can be counted"
+        return Refusal("attempts", text, {"most": MAX_ATTEMPT})
     if not has_body:
-        return "its case is gone: " + no_body(delivery, keep, now)
+        why = _gone(delivery, keep, now)
+        return Refusal(why.code, f"its case is gone: {why.text}", why.values)
     return machine.retried(delivery, now)
 
 
 def cancel(
     delivery: Delivery, has_body: bool, keep: Retention, now: int
-) -> Union[Delivery, str]:
+) -> Union[Delivery, Refusal]:
     if delivery.state == DELIVERED:
-        return "it was delivered, nothing can be taken back"
+        return Refusal("delivered", "it was delivered, nothing can be taken back")
     if delivery.state == CANCELLED:
         return delivery
     return machine.cancelled(delivery)
@@ -86,9 +152,9 @@ def cancel(
 
 def forget(
     delivery: Delivery, has_body: bool, keep: Retention, now: int
-) -> Union[Delivery, str]:
+) -> Union[Delivery, Refusal]:
     after = machine.cancelled(delivery) if delivery.state == PENDING else delivery
-    return evolve(after, case=None, ticket_id=None, content_type=None, forgotten=True)
+    return after._replace(case=None, ticket_id=None, content_type=None, forgotten=True)
 
 
 RETRY = Act("retry", "retried", retry)
@@ -98,13 +164,19 @@ FORGET = Act("forget", "forgotten", forget)
 
 def no_body(delivery: Delivery, keep: Retention, now: int) -> str:
     """Why the case of a delivery is not in the store."""
+    return str(_gone(delivery, keep, now))
+
+
+def _gone(delivery: Delivery, keep: Retention, now: int) -> Refusal:
     if delivery.forgotten:
-        return "it was forgotten, by an operator"
+        return Refusal("forgotten", "it was forgotten, by an operator")
     if delivery.state != PENDING and delivery.updated < now - keep.bodies * 1000:
-        return f"cases are kept for {keep.bodies / 86400:g} days (retention.bodies)"
+        text = "cases are kept for {days} days (retention.bodies)"
+        return Refusal("expired", text, {"days": f"{keep.bodies / 86400:g}"})
     if delivery.state == DELIVERED:
-        return "nginx journals the cases that it delivered with bodies=all only"
-    return "the record that held it was never read"
+        text = "nginx journals the cases that it delivered with bodies=all only"
+        return Refusal("not_journaled", text)
+    return Refusal("unread", "the record that held it was never read")
 
 
 def perform(
@@ -132,7 +204,7 @@ def perform(
         results = []
         for each in chosen:
             after = act.decide(each, each.seq in bodies, config.retention, now)
-            if isinstance(after, str):
+            if isinstance(after, Refusal):
                 results.append(Result(each, each, after))
             else:
                 results.append(Result(each, after, None))
@@ -164,12 +236,20 @@ def perform_all(
 
 
 def scrub(store: Store) -> bool:
-    """Empty SQLite's log of changes, which still holds what was erased.
+    """Rid SQLite's index of searches, and its log of changes, of what was erased.
 
-    False if somebody reads or writes for too long: then a later one does it.
+    Others may write between its steps.  False if somebody reads or writes for too
+    long, so that the log is as it was: then a later one does it.
     """
     if not store.sqlite:
         return True
+    more, begin = True, True
+    while more:
+        began = time.monotonic()
+        with store.writing() as connection:
+            more = search.let_go(connection, begin)
+        begin = False
+        time.sleep(min(time.monotonic() - began, REST_SECONDS))
     with store.engine.connect() as connection:
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {SCRUB_SECONDS * 1000}")
         answer = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
@@ -235,7 +315,7 @@ def _write(
 def _callbacks(connection: Connection, told: list[Delivery]) -> list[Delivery]:
     """The callbacks that nginx took, which name the case and ticket id."""
     ids = {
-        f"callback-{notice.key}"
+        notices.callback_id(notice.key)
         for delivery in told
         for notice in notices.of_delivery(connection, delivery)
         if notice.kind == notices.CALLBACK

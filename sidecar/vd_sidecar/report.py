@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from typing import Iterable, Iterator, Sequence
+from typing import Iterator, Sequence
 
 import click
 
 from . import export, render
-from .acts import CHUNK, Act, Leftover, Result, perform, perform_all
+from .acts import CHUNK, FORGET, Act, Done, Leftover, Result
+from .acts import perform, perform_all
 from .config import Config
 from .model import PENDING, Delivery
 from .options import NOT_DONE, Failed, who
@@ -18,111 +18,73 @@ from .store import Store, reads
 from .store.reads import Filter
 from .tables import printable
 
-NAMED = 20  # deliveries that are refused, when not each one is named
-
 
 class Report:
-    """What an act did, gathered and told at its end; ``each``: with a line for each
-    delivery."""
+    """What an act did, told at its end; ``each``: with a line for each delivery."""
 
     def __init__(
         self, act: Act, dry_run: bool, as_json: bool, each: bool = True
     ) -> None:
-        self.dry_run = dry_run
-        self._act = act
+        self.done = Done(act, dry_run, each)
         self._as_json = as_json
-        self._each = each
-        self._done: Counter[str] = Counter()  # of each output
-        self._refused = 0
-        self._shown: list[Result] = []
-        self._not_found: list[str] = []
-        self.ids: set[str] = set()
         self.left: tuple[list[Leftover], list[str]] = ([], [])
         self.unread = ""
         self.remark = ""
 
-    def add(self, results: Iterable[Result]) -> None:
-        for each in results:
-            if each.refused is None:
-                self._done[each.before.output] += 1
-            else:
-                self._refused += 1
-            if self._each:
-                self.ids.add(each.before.id)
-            if self._each or (each.refused is not None and len(self._shown) < NAMED):
-                self._shown.append(each)
-
-    def not_found(self, why: str) -> None:
-        self._not_found.append(why)
+    @property
+    def ids(self) -> set[str]:
+        return {each.before.id for each in self.done.named}
 
     def end(self) -> None:
         """Print it, and exit with its status."""
+        if self.done.act is FORGET:
+            self.done.left = self.left
         if self._as_json:
-            click.echo(render.as_json(self._fields()))
+            click.echo(render.as_json(self.done.fields()))
         else:
             for line in self._lines():
                 click.echo(line)
-        for text in (self.remark, self.unread, *self._not_found):
+        for text in (self.remark, self.unread, *self.done.not_found):
             if text:
                 click.echo(text, err=True)
-        failed = self._refused or self._not_found or self.unread
+        failed = self.done.refused or self.done.not_found or self.unread
         sys.exit(NOT_DONE if failed else 0)
 
-    def _fields(self) -> dict[str, object]:
-        segments, others = self.left
-        forgotten = {
-            "segments": [{"path": e.path, "goes": e.goes} for e in segments],
-            "other_edges": others,
-        }
-        return {
-            "act": self._act.name,
-            "dry_run": self.dry_run,
-            "done": self._done.total(),
-            "refused": self._refused,
-            "outputs": dict(self._done),
-            "deliveries": [
-                {
-                    "id": each.before.id,
-                    "output": each.before.output,
-                    "before": each.before.state,
-                    "state": each.after.state,
-                    "refused": each.refused,
-                }
-                for each in self._shown
-            ],
-            "not_found": self._not_found,
-            **(forgotten if self._act.name == "forget" else {}),
-        }
-
     def _lines(self) -> Iterator[str]:
-        for each in self._shown:
+        for each in self.done.named:
             name = _name(each.before)
             if each.refused is not None:
-                yield f"{name}: not {self._act.done}: {printable(each.refused)}"
+                yield f"{name}: not {self.done.act.done}: {printable(str(each.refused))}"
             else:
                 yield f"{name}: {self._word()}{_change(each)}"
-        if not self._each:
+        if not self.done.each:
             yield from self._counts()
         yield from self._left_lines()
 
     def _word(self) -> str:
-        return f"would be {self._act.done}" if self.dry_run else self._act.done
+        return (
+            f"would be {self.done.act.done}"
+            if self.done.dry_run
+            else self.done.act.done
+        )
 
     def _counts(self) -> Iterator[str]:
-        if self._refused > len(self._shown):
-            yield f"and {self._refused - len(self._shown):,} more"
-        if not self._done and not self._refused:
+        if self.done.refused > len(self.done.named):
+            yield f"and {self.done.refused - len(self.done.named):,} more"
+        if not self.done.outputs and not self.done.refused:
             yield "No delivery is like that."
             return
-        total = self._done.total()
-        parts = ", ".join(f"{n:,} of output {o}" for o, n in sorted(self._done.items()))
+        total = self.done.outputs.total()
+        parts = ", ".join(
+            f"{n:,} of output {o}" for o, n in sorted(self.done.outputs.items())
+        )
         line = f"{_many(total)} {self._word()}"
         line += f" ({parts})" if parts else ""
-        yield line + (f", {self._refused:,} not" if self._refused else "")
+        yield line + (f", {self.done.refused:,} not" if self.done.refused else "")
 
     def _left_lines(self) -> Iterator[str]:
         segments, others = self.left
-        verb = "would still be" if self.dry_run else "is still"
+        verb = "would still be" if self.done.dry_run else "is still"
         for each in segments:
             yield f"It {verb} in {printable(each.path)}, deleted {each.goes}."
         if others:
@@ -145,21 +107,22 @@ def act_on(
             found = chosen(reads.by_id(connection, id), outputs)
             seqs.update((each.seq, None) for each in found)
             if not found:
-                report.not_found(unknown(id, outputs))
+                report.done.not_found.append(unknown(id, outputs))
     order = list(seqs)
     for start in range(0, len(order), CHUNK):
         chunk = order[start : start + CHUNK]
-        report.add(perform(store, config, act, chunk, who(), dry_run=report.dry_run))
+        dry_run = report.done.dry_run
+        report.done.add(perform(store, config, act, chunk, who(), dry_run=dry_run))
 
 
 def act_on_all(
     store: Store, config: Config, act: Act, filter: Filter, report: Report
 ) -> None:
     """Do ``act`` with all that ``filter`` means; what was done stays if it breaks."""
-    dry_run = report.dry_run
+    dry_run = report.done.dry_run
     with export.progress(store, filter, sys.stderr.isatty()) as advance:
         for results in perform_all(store, config, act, filter, who(), dry_run=dry_run):
-            report.add(results)
+            report.done.add(results)
             advance(len(results))
 
 

@@ -66,7 +66,12 @@ deliveries = Table(
         sqlite_where=text("ticket_id IS NOT NULL"),
         postgresql_where=text("ticket_id IS NOT NULL"),
     ),
-    Index("deliveries_alert", "alert"),
+    Index(
+        "deliveries_alert",
+        "alert",
+        sqlite_where=text("alert IS NOT NULL"),
+        postgresql_where=text("alert IS NOT NULL"),
+    ),
     Index(
         "deliveries_due",
         "output",
@@ -82,8 +87,19 @@ deliveries = Table(
         "state",
         "output",
         "reason",
+        "attempts",
         sqlite_where=text("state <> 'delivered'"),
         postgresql_where=text("state <> 'delivered'"),
+    ),
+    Index(
+        "deliveries_attempts",
+        "attempts",
+        "created",
+        "seq",
+        "state",
+        "output",
+        sqlite_where=text("attempts > 1"),
+        postgresql_where=text("attempts > 1"),
     ),
     Index(
         "deliveries_no_ticket",

@@ -8,17 +8,16 @@ attempts are settled in between.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from typing import TYPE_CHECKING, Callable, Iterable, Optional, Sequence, TypeVar
+from typing import TYPE_CHECKING, Callable, Optional, Sequence, TypeVar
 
-from attrs import evolve, field, mutable
+from attrs import evolve, mutable
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..acts import CANCEL, CHUNK, FORGET, RETRY, Act, Leftover, Result
-from ..acts import leftovers, perform
+from ..acts import CANCEL, CHUNK, FORGET, RETRY, Act, Done, Result
+from ..acts import leftovers, perform, scrub
 from ..model import FAILED, PENDING, Delivery
 from ..store import reads
-from ..store.reads import After, Filter
+from ..store.reads import Filter, Place
 from .asked import ToDo, as_cursor
 from .reading import Away, Reads, in_daemon, reason
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from ..service import Service
 
 MOST = 20 * CHUNK  # deliveries that one request is for
-NAMED = 20  # deliveries that are refused, when not each one is named
 
 # Which deliveries are meant, if a filter names no state.
 
@@ -36,54 +34,15 @@ T = TypeVar("T")
 
 
 @mutable
-class Done:
-    """What an act did, or would do."""
+class DoneHere(Done):
+    """By one request, which is for so many deliveries and no more."""
 
-    act: Act
-    dry_run: bool
-    each: bool  # whether each delivery is named, or only some that were refused
-    outputs: Counter[str] = field(factory=Counter)  # of each output, how many
-    refused: int = 0
-    named: list[Result] = field(factory=list)
-    not_found: list[str] = field(factory=list)  # ids
-    next: Optional[After] = None  # where to go on: there may be more
-    left: Optional[tuple[list[Leftover], list[str]]] = None
-
-    def add(self, results: Iterable[Result]) -> None:
-        for each in results:
-            if each.refused is None:
-                self.outputs[each.before.output] += 1
-            else:
-                self.refused += 1
-            if self.each or (each.refused is not None and len(self.named) < NAMED):
-                self.named.append(each)
+    next: Optional[Place] = None  # where to go on: there may be more
+    scrubbed: bool = True  # of what is forgotten, the store's log too
 
     def fields(self) -> dict[str, object]:
-        """For JSON, with the names of ``vd-sidecar retry --json``."""
-        fields: dict[str, object] = {
-            "act": self.act.name,
-            "dry_run": self.dry_run,
-            "done": self.outputs.total(),
-            "refused": self.refused,
-            "outputs": dict(self.outputs),
-            "deliveries": [
-                {
-                    "id": each.before.id,
-                    "output": each.before.output,
-                    "before": each.before.state,
-                    "state": each.after.state,
-                    "refused": each.refused,
-                }
-                for each in self.named
-            ],
-            "not_found": self.not_found,
-            "next": None if self.next is None else as_cursor(self.next),
-        }
-        if self.left is not None:
-            segments, edges = self.left
-            fields["segments"] = [{"path": s.path, "goes": s.goes} for s in segments]
-            fields["other_edges"] = edges
-        return fields
+        place = None if self.next is None else as_cursor(self.next)
+        return {**super().fields(), "next": place}
 
 
 class Acting:
@@ -94,19 +53,26 @@ class Acting:
         self._reads = reads_
         self._lock = asyncio.Lock()
 
-    async def act(self, act: Act, todo: ToDo, who: str) -> Done:
+    async def act(self, act: Act, todo: ToDo, who: str) -> DoneHere:
         """Do ``act``; ``who`` is noted.  Raises ``Away``; what was done stays done."""
-        done = Done(act, todo.dry_run, each=todo.filter is None)
+        done = DoneHere(act, todo.dry_run, each=todo.filter is None)
         async with self._lock:
             if todo.filter is None:
                 await self._on_ids(todo, who, done)
             else:
                 await self._on_all(todo.filter, todo.after, who, done)
-        if act is RETRY and not todo.dry_run:
-            self._service.retry.wake()
+        if not todo.dry_run:
+            await self.follow(done)
         return done
 
-    async def _on_ids(self, todo: ToDo, who: str, done: Done) -> None:
+    async def follow(self, done: DoneHere) -> None:
+        """What is to be done at once when an act is."""
+        if done.act is RETRY:
+            self._service.retry.wake()
+        if done.act is FORGET:
+            done.scrubbed = await self._in_thread(lambda: scrub(self._service.store))
+
+    async def _on_ids(self, todo: ToDo, who: str, done: DoneHere) -> None:
         seqs: dict[int, None] = {}
         for id in dict.fromkeys(todo.ids):
             found = await self._reads(lambda connection: reads.by_id(connection, id))
@@ -125,7 +91,7 @@ class Acting:
             )
 
     async def _on_all(
-        self, filter: Filter, after: Optional[After], who: str, done: Done
+        self, filter: Filter, after: Optional[Place], who: str, done: DoneHere
     ) -> None:
         """Newest first; those that the filter does not mean any more are left out."""
         if not filter.states:
@@ -138,11 +104,11 @@ class Acting:
             await self._perform([each.seq for each in found], filter, who, done)
             if len(found) < CHUNK:
                 return
-            after = reads.key(found[-1])
+            after = reads.place(found[-1])
         done.next = after
 
     async def _perform(
-        self, seqs: Sequence[int], only: Filter, who: str, done: Done
+        self, seqs: Sequence[int], only: Filter, who: str, done: DoneHere
     ) -> None:
         store, config = self._service.store, self._service.config
 

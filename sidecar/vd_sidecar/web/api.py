@@ -57,17 +57,19 @@ class Api:
 
     async def _list(self, request: web.Request) -> web.Response:
         limit = asked.number(request.query, "limit", LIMIT, MOST)
-        after = asked.cursor(request.query.get("cursor"))
-        filter = asked.filter_of(asked.query(request.query, ("limit", "cursor")))
+        sort = asked.sort(request.query.get("sort"))
+        after = asked.cursor(request.query.get("cursor"), sort)
+        others = ("limit", "cursor", "sort")
+        filter = asked.filter_of(asked.query(request.query, others))
 
         def read(connection: Connection) -> str:
-            found = reads.find(connection, filter, limit + 1, after)
+            found = reads.find(connection, filter, limit + 1, after, sort)
             more = len(found) > limit
             del found[limit:]
             return _dump(
                 {
                     "deliveries": [render.fields(each) for each in found],
-                    "next": as_cursor(reads.key(found[-1])) if more else None,
+                    "next": as_cursor(reads.place(found[-1], sort)) if more else None,
                 }
             )
 

@@ -18,13 +18,16 @@ from multidict import MultiMapping
 
 from ..model import STATES
 from ..options import REASONS, Moment
-from ..store.reads import After, Filter
+from ..store.lists import COLUMNS, CREATED, MAY_LACK, Value
+from ..store.reads import NEWEST, Filter, Place, Sort
 from .guard import Refused
 
 MAX_IDS = 1000
 MAX_TEXT = 512  # characters of a condition
 
-_CURSOR = re.compile(r"(-?\d{1,16})\.(\d{1,18})", re.ASCII)
+_CURSOR = re.compile(
+    r"(-?[0-9]{1,16})\.([0-9]{1,18})(?:\.([^\0\ud800-\udfff]{0,512}))?", re.DOTALL
+)
 _moment = Moment()
 
 Asked = Mapping[str, object]
@@ -37,7 +40,7 @@ class ToDo:
     ids: tuple[str, ...]
     outputs: tuple[str, ...]  # of the deliveries of ``ids``, if not empty
     filter: Optional[Filter]
-    after: Optional[After]
+    after: Optional[Place]
     dry_run: bool
 
 
@@ -84,18 +87,41 @@ def flag(name: str, value: object) -> bool:
     return value in (True, "true")
 
 
-def cursor(text: Optional[str]) -> Optional[After]:
-    """The place that ``as_cursor`` named."""
+def sort(text: Optional[str]) -> Sort:
+    """By the column of that name; the greatest first if a minus is in front of it."""
+    if text is None:
+        return NEWEST
+    column = text.removeprefix("-")
+    if column not in COLUMNS:
+        raise Refused(
+            f'"sort" must be one of {", ".join(COLUMNS)}; "-" before it turns it around'
+        )
+    return Sort(column, descending=text.startswith("-"))
+
+
+def as_sort(sort: Sort) -> str:
+    return "-" * sort.descending + sort.column
+
+
+def cursor(text: Optional[str], sort: Sort = NEWEST) -> Optional[Place]:
+    """The place that ``as_cursor`` named, in a list of that order."""
     if text is None:
         return None
     match = _CURSOR.fullmatch(text)
-    if match is None:
-        raise Refused('"cursor" must be the "next" of an earlier answer')
-    return int(match[1]), int(match[2])
+    value: Value = match[3] if match is not None else None
+    lacks = sort.column == CREATED or value is None and sort.column in MAY_LACK
+    if match is None or (value is None) is not lacks:
+        raise Refused('"cursor" must be the "next" of an earlier answer, sorted alike')
+    if sort.column == "attempts":
+        if not re.fullmatch("[0-9]{1,9}", str(value)):
+            raise Refused('"cursor" must be the "next" of an earlier answer')
+        value = int(str(value))
+    return Place(int(match[1]), int(match[2]), value)
 
 
-def as_cursor(after: After) -> str:
-    return f"{after[0]}.{after[1]}"
+def as_cursor(place: Place) -> str:
+    text = f"{place.created}.{place.seq}"
+    return text if place.value is None else f"{text}.{place.value}"
 
 
 async def to_do(request: web.Request) -> ToDo:

@@ -9,6 +9,7 @@ from .. import __version__
 from ..model import STATES
 from ..options import REASONS
 from ..store import stats
+from ..store.lists import COLUMNS
 from . import acting, asked
 
 Schema = Mapping[str, Any]
@@ -22,6 +23,10 @@ TIME: Schema = {"type": "string", "format": "date-time"}
 TIME_OR_NULL: Schema = {"type": ["string", "null"], "format": "date-time"}
 STATE: Schema = {"type": "string", "enum": list(STATES)}
 REASON: Schema = {"type": ["string", "null"], "enum": [*REASONS, None]}
+CODE: Schema = {
+    "type": ["string", "null"],
+    "enum": ["delivered", "attempts", "forgotten", "expired", "unread", None],
+}
 CURSOR: Schema = {
     "type": ["string", "null"],
     "description": "The cursor of what follows; null if nothing does.",
@@ -181,7 +186,8 @@ _DONE = _object(
                     "output": TEXT,
                     "before": STATE,
                     "state": STATE,
-                    "refused": {**TEXT_OR_NULL, "description": "Why not."},
+                    "refused": {**TEXT_OR_NULL, "description": "Why not, in words."},
+                    "code": {**CODE, "description": "Why not."},
                 }
             )
         ),
@@ -281,14 +287,29 @@ _ACTS = {
 }
 _LIST: Schema = {
     "operationId": "list",
-    "summary": "List deliveries, newest first.",
+    "summary": "List deliveries, newest first unless sorted otherwise.",
     "parameters": [
         *(
             _parameter(name, _list(schema) if name in ("output", "state") else schema)
             for name, schema in _CONDITIONS.items()
         ),
+        _parameter(
+            "sort",
+            {
+                "type": "string",
+                "enum": [f"{sign}{column}" for column in COLUMNS for sign in ("", "-")],
+                "default": "-created",
+                "description": "The column to sort by, a minus in front of it turns "
+                "it around.  What lacks a value comes last either way; with the same "
+                "value, the newest come first, but for a case or a ticket id, where "
+                "age turns around with it.",
+            },
+        ),
         _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000}),
-        _parameter("cursor", {**TEXT, "description": "`next` of an earlier answer."}),
+        _parameter(
+            "cursor",
+            {**TEXT, "description": "`next` of an earlier answer with the same sort."},
+        ),
     ],
     "responses": _answers(
         _object({"deliveries": _list(_ref("Delivery")), "next": CURSOR}), 400, 503

@@ -20,10 +20,10 @@ from ..detail import Detail
 from ..model import DELIVERED, PENDING, Delivery
 from ..options import REASONS
 from ..store import reads, wall_clock
-from ..store.reads import After, Filter, Tally
-from . import pages_asked, pages_case
+from ..store.lists import COLUMNS
+from ..store.reads import Filter, Place, Sort, Tally
+from . import asked, pages_asked, pages_case
 from .acting import chosen
-from .asked import as_cursor
 from .guard import Refused
 from .live import Live
 from .pages_act import ActPages
@@ -51,8 +51,8 @@ class Listed:
     """What a list shows, and where its neighbours begin."""
 
     found: list[Delivery]
-    newer: Optional[After]
-    older: Optional[After]
+    newer: Optional[Place]
+    older: Optional[Place]
     tallies: list[Tally]
 
 
@@ -124,7 +124,10 @@ class Pages:
                 top=address("/deliveries", conditions),
                 newer=_turned("before", listed.newer, conditions),
                 older=_turned("cursor", listed.older, conditions),
-                csv=address("/deliveries.csv", view.pairs),
+                csv=address("/deliveries.csv", conditions),
+                sort=asked.as_sort(view.sort),
+                sorts=_sorts(view),
+                orders=pages_asked.ORDERS,
                 states=_states(view, listed.tallies),
                 token=None,
             )
@@ -181,7 +184,7 @@ class Pages:
     async def _csv(self, request: web.Request, viewer: Viewer) -> web.StreamResponse:
         """All that is filtered, read and sent a piece at a time."""
         view = pages_asked.view(request.query)
-        after: Optional[After] = None
+        after: Optional[Place] = None
         response = web.StreamResponse(
             headers={
                 **HEADERS,
@@ -189,7 +192,11 @@ class Pages:
                 "Content-Disposition": 'attachment; filename="deliveries.csv"',
             }
         )
-        found = await self._reads(lambda c: reads.find(c, view.filter, CSV_ROWS, after))
+
+        def read(connection: Connection) -> list[Delivery]:
+            return reads.find(connection, view.filter, CSV_ROWS, after, view.sort)
+
+        found = await self._reads(read)
         await response.prepare(request)
         await response.write(_csv([render.FIELDS]))
         while found:
@@ -198,12 +205,10 @@ class Pages:
                 for each in found
             ]
             await response.write(await in_daemon(lambda: _csv(rows)))
-            after = reads.key(found[-1])
+            after = reads.place(found[-1], view.sort)
             if len(found) < CSV_ROWS:
                 break
-            found = await self._reads(
-                lambda c: reads.find(c, view.filter, CSV_ROWS, after)
-            )
+            found = await self._reads(read)
         await response.write_eof()
         return response
 
@@ -222,9 +227,7 @@ def _listed(connection: Connection, view: View) -> Listed:
     """One page; one delivery more than it has tells whether there is another."""
     back = view.before is not None
     place = view.before if back else view.after
-    found = reads.find(
-        connection, view.filter, ROWS + 1, place, view.oldest_first is not back
-    )
+    found = reads.find(connection, view.filter, ROWS + 1, place, view.sort, back)
     more = len(found) > ROWS
     del found[ROWS:]
     if back:
@@ -236,18 +239,18 @@ def _listed(connection: Connection, view: View) -> Listed:
     older = (True if back else more) and bool(found)
     return Listed(
         found=found,
-        newer=reads.key(found[0]) if newer else None,
-        older=reads.key(found[-1]) if older else None,
+        newer=reads.place(found[0], view.sort) if newer else None,
+        older=reads.place(found[-1], view.sort) if older else None,
         tallies=reads.tallies(connection),
     )
 
 
 def _turned(
-    name: str, place: Optional[After], conditions: pages_asked.Pairs
+    name: str, place: Optional[Place], conditions: pages_asked.Pairs
 ) -> Optional[str]:
     if place is None:
         return None
-    return address("/deliveries", conditions, [(name, as_cursor(place))])
+    return address("/deliveries", conditions, [(name, asked.as_cursor(place))])
 
 
 def _states(view: View, tallies: list[Tally]) -> list[tuple[str, str, bool, int]]:
@@ -269,6 +272,19 @@ def _states(view: View, tallies: list[Tally]) -> list[tuple[str, str, bool, int]
         url = address("/deliveries", pairs, view.order)
         result.append((state, url, on, count if plain else -1))
     return result
+
+
+def _sorts(view: View) -> dict[str, tuple[str, str]]:
+    """For each column: what a click on its head leads to, and how it is sorted."""
+    found = {}
+    for column in COLUMNS:
+        by_it = view.sort.column == column
+        down = column in pages_asked.DOWN_FIRST
+        descending = not view.sort.descending if by_it else down
+        order = pages_asked.order(Sort(column, descending))
+        now = "descending" if view.sort.descending else "ascending"
+        found[column] = address("/deliveries", view.pairs, order), now * by_it
+    return found
 
 
 def _neighbours(connection: Connection, delivery: Delivery) -> list[Delivery]:

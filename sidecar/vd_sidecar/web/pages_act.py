@@ -21,9 +21,9 @@ from ..model import Delivery
 from ..store import deliveries, reads
 from ..store.reads import Filter
 from . import pages_asked
-from .acting import MOST, STATES_OF, Acting, Done
+from .acting import MOST, STATES_OF, Acting, DoneHere
 from .api import who
-from .asked import ToDo, as_cursor
+from .asked import ToDo, as_cursor, sort
 from .guard import Refused
 from .pages_asked import Pairs
 from .pages_view import Renderer, Viewer, address, html, path_of
@@ -53,10 +53,13 @@ class Asked:
     @property
     def pairs(self) -> Pairs:
         """As an address, or hidden fields, have it."""
-        picked = tuple(("pick", str(seq)) for seq in self.picked)
+        picked = [("pick", str(seq)) for seq in self.picked]
+        if self.filter is None:
+            picked.append(("scope", "picked"))
         after = self.view.after
         cursor = () if after is None else (("cursor", as_cursor(after)),)
-        return (("act", self.act.name), *picked, *self.view.pairs, *cursor)
+        order = self.view.order
+        return (("act", self.act.name), *picked, *self.view.pairs, *order, *cursor)
 
 
 class ActPages:
@@ -66,7 +69,7 @@ class ActPages:
         self._render = renderer
         self._acting = Acting(service, reads_)
         self._secret = secrets.token_bytes(32)
-        self._told: OrderedDict[str, tuple[Asked, Done]] = OrderedDict()
+        self._told: OrderedDict[str, tuple[Asked, DoneHere]] = OrderedDict()
 
     async def preview(
         self, request: web.Request, viewer: Viewer, stale: bool = False
@@ -91,7 +94,7 @@ class ActPages:
         asked = _asked(given)
         forbidden = asked.act is FORGET and asked.filter == Filter()
         shown: list[Delivery] = []
-        done = Done(asked.act, True, each=False)
+        done = DoneHere(asked.act, True, each=False)
         if not forbidden:
             asked = _as_of_now(asked, viewer.now)
             done = await self._act(asked, viewer, "", dry_run=True)
@@ -173,19 +176,21 @@ class ActPages:
             )
         )
 
-    def _where(self, asked: Asked, done: Done, key: str) -> str:
+    def _where(self, asked: Asked, done: DoneHere, key: str) -> str:
         one = len(asked.picked) == 1 and len(done.named) == 1 and not done.refused
         if one and done.left is None:
             path = path_of(done.named[0].before)
             return address(path, [("done", key)])
         return address("/act", [("done", key)])
 
-    async def _act(self, asked: Asked, viewer: Viewer, who: str, dry_run: bool) -> Done:
+    async def _act(
+        self, asked: Asked, viewer: Viewer, who: str, dry_run: bool
+    ) -> DoneHere:
         if asked.filter is not None:
             todo = ToDo((), (), asked.filter, asked.view.after, dry_run)
             return await self._acting.act(asked.act, todo, who)
 
-        done = Done(asked.act, dry_run, each=True)
+        done = DoneHere(asked.act, dry_run, each=True)
         store, config = self._service.store, self._service.config
         for start in range(0, len(asked.picked), CHUNK):
             chunk = asked.picked[start : start + CHUNK]
@@ -197,8 +202,8 @@ class ActPages:
                 done.add(await in_daemon(work))
             else:
                 done.add(await self._service.in_writer(work))
-        if not dry_run and asked.act is RETRY:
-            self._service.retry.wake()
+        if not dry_run:
+            await self._acting.follow(done)
         if not dry_run and asked.act is FORGET:
             ids = {each.before.id for each in done.named}
             done.left = await in_daemon(lambda: leftovers(store, config, ids))
@@ -225,16 +230,21 @@ def _asked(given: MultiMapping[str]) -> Asked:
         raise Refused(f'"pick" must be numbers of deliveries, {PICKED} at most')
     if any(len(pick) > 18 for pick in picks):
         raise Refused('"pick" must be numbers of deliveries')
-    view = pages_asked.view(given, ("act", "pick", "scope"))
+    view = pages_asked.view(_newest(given), ("act", "pick", "scope"))
+    view = evolve(view, sort=sort(given.get("sort")))
     if picks and given.get("scope") != "all":
-        view = evolve(view, pairs=())
         return Asked(act, tuple(dict.fromkeys(map(int, picks))), view, None)
     if given.get("scope") == "picked":
-        return Asked(act, (), evolve(view, pairs=()), None)
+        return Asked(act, (), view, None)
     filter = view.filter
     if not filter.states:
         filter = evolve(filter, states=STATES_OF.get(act.name, ()))
     return Asked(act, (), view, filter)
+
+
+def _newest(given: MultiMapping[str]) -> MultiMapping[str]:
+    """Acts are done to the newest first, however the list behind them is sorted."""
+    return MultiDict((name, value) for name, value in given.items() if name != "sort")
 
 
 def _as_of_now(asked: Asked, now: int) -> Asked:
@@ -262,4 +272,4 @@ def _some(connection: Connection, asked: Asked) -> list[Delivery]:
 def _back(asked: Asked, shown: list[Delivery]) -> str:
     if len(asked.picked) == 1 and len(shown) == 1:
         return path_of(shown[0])
-    return address("/deliveries", asked.view.without("until"))
+    return address("/deliveries", asked.view.without("until"), asked.view.order)

@@ -10,7 +10,8 @@ from attrs import evolve, frozen
 from multidict import MultiMapping
 
 from ..batch import rfc3339
-from ..store.reads import After, Filter
+from ..store.lists import COLUMNS, CREATED
+from ..store.reads import NEWEST, Filter, Place, Sort
 from ..store.search import LEAST
 from . import asked
 from .guard import Refused
@@ -18,8 +19,13 @@ from .pages_view import Viewer
 
 Pairs = tuple[tuple[str, str], ...]
 
-OTHERS = ("order", "cursor", "before")
-ORDERS = ("newest", "oldest")
+OTHERS = ("sort", "cursor", "before")
+DOWN_FIRST = (CREATED, "attempts")  # of which the greatest are asked for first
+ORDERS = tuple(
+    asked.as_sort(Sort(column, down))
+    for column in COLUMNS
+    for down in ((True, False) if column in DOWN_FIRST else (False, True))
+)
 _TIMES = {"from": "since", "to": "until"}
 
 
@@ -29,20 +35,24 @@ class View:
 
     filter: Filter
     pairs: Pairs  # its conditions, as in the address
-    oldest_first: bool
-    after: Optional[After]
-    before: Optional[After]
+    sort: Sort
+    after: Optional[Place]
+    before: Optional[Place]
     short: bool  # what is searched for is too short to be a part
 
     @property
     def order(self) -> Pairs:
-        return (("order", "oldest"),) if self.oldest_first else ()
+        return order(self.sort)
 
     def value(self, name: str) -> str:
         return next((value for key, value in self.pairs if key == name), "")
 
     def without(self, *names: str) -> Pairs:
         return tuple(pair for pair in self.pairs if pair[0] not in names)
+
+
+def order(sort: Sort) -> Pairs:
+    return () if sort == NEWEST else (("sort", asked.as_sort(sort)),)
 
 
 def tidy(given: MultiMapping[str], viewer: Viewer) -> Optional[Pairs]:
@@ -55,7 +65,7 @@ def tidy(given: MultiMapping[str], viewer: Viewer) -> Optional[Pairs]:
 
             pairs = [pair for pair in pairs if pair[0] != _TIMES[name]]
             pairs.append((_TIMES[name], rfc3339(_local(name, value, viewer))))
-        elif value.strip() and (name, value) != ("order", "newest"):
+        elif value.strip() and (name, value) != ("sort", asked.as_sort(NEWEST)):
             pairs.append((name, value.strip() if name == "search" else value))
     return None if pairs == list(given.items()) else tuple(pairs)
 
@@ -73,9 +83,7 @@ def _local(name: str, value: str, viewer: Viewer) -> int:
 def view(given: MultiMapping[str], others: tuple[str, ...] = ()) -> View:
     """What an address in order asks for.  Raises ``Refused``."""
     others = OTHERS + others
-    order = given.get("order", "newest")
-    if order not in ORDERS:
-        raise Refused(f'"order" must be one of {", ".join(ORDERS)}')
+    sort = asked.sort(given.get("sort"))
     filter = asked.filter_of(asked.query(given, others))
     short = filter.search is not None and len(filter.search) < LEAST
     if short:
@@ -83,8 +91,8 @@ def view(given: MultiMapping[str], others: tuple[str, ...] = ()) -> View:
     return View(
         filter=filter,
         pairs=tuple(pair for pair in given.items() if pair[0] not in others),
-        oldest_first=order == "oldest",
-        after=asked.cursor(given.get("cursor")),
-        before=asked.cursor(given.get("before")),
+        sort=sort,
+        after=asked.cursor(given.get("cursor"), sort),
+        before=asked.cursor(given.get("before"), sort),
         short=short,
     )

@@ -95,8 +95,10 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
     "to": ("Until", "Bis"),
     "between": ("Between", "Zeitraum"),
     "without_ticket": ("Without a ticket ID", "Ohne Ticket-ID"),
-    "newest": ("Newest first", "Neueste zuerst"),
-    "oldest": ("Oldest first", "Älteste zuerst"),
+    "sorted_-created": ("Newest first", "Neueste zuerst"),
+    "sorted_created": ("Oldest first", "Älteste zuerst"),
+    "sorted_up": ("{column}, ascending", "{column}, aufsteigend"),
+    "sorted_down": ("{column}, descending", "{column}, absteigend"),
     "order": ("Order", "Reihenfolge"),
     "apply": ("Apply", "Anwenden"),
     "reset": ("Reset", "Zurücksetzen"),
@@ -112,6 +114,8 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
     ),
     "newer": ("Newer", "Neuere"),
     "older": ("Older", "Ältere"),
+    "previous": ("Back", "Zurück"),
+    "following": ("Next", "Weiter"),
     "first_page": ("To the top", "Zum Anfang"),
     "pages": ("Pages", "Seiten"),
     "select_all": ("Select all on this page", "Alle auf dieser Seite auswählen"),
@@ -164,6 +168,30 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
         ("1 cannot be: {why}", "{count} cannot be, such as: {why}"),
         ("1 geht nicht: {why}", "{count} gehen nicht, zum Beispiel: {why}"),
     ),
+    "refusal_retry_delivered": (
+        "it was delivered, the receiver would get it twice",
+        "sie wurde zugestellt, der Empfänger bekäme sie doppelt",
+    ),
+    "refusal_retry_attempts": (
+        "it has had {most} attempts, as many as can be counted",
+        "sie hatte schon {most} Versuche, mehr lassen sich nicht zählen",
+    ),
+    "refusal_retry_forgotten": (
+        "its case was forgotten, by an operator",
+        "ihr Fall wurde von Hand vergessen",
+    ),
+    "refusal_retry_expired": (
+        "its case is gone: cases are kept for {days} days (retention.bodies)",
+        "ihr Fall ist gelöscht: Fälle bleiben {days} Tage (retention.bodies)",
+    ),
+    "refusal_retry_unread": (
+        "its case is gone: the record that held it was never read",
+        "ihr Fall fehlt: der Journaleintrag mit ihm wurde nie gelesen",
+    ),
+    "refusal_cancel_delivered": (
+        "it was delivered, nothing can be taken back",
+        "sie wurde zugestellt und lässt sich nicht zurückholen",
+    ),
     "preview_none": (
         "There is nothing to do here.",
         "Hier gibt es nichts zu tun.",
@@ -199,6 +227,10 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
         ("1 Zustellung wurde vergessen.", "{count} Zustellungen wurden vergessen."),
     ),
     "done_more": ("Go on with the next ones", "Mit den nächsten weitermachen"),
+    "not_scrubbed": (
+        "The store is busy: its log may hold it for a while yet.",
+        "Der Speicher ist beschäftigt: sein Log kann es noch eine Weile enthalten.",
+    ),
     "still_in": (
         "Still in the journal: {path}",
         "Steht noch im Journal: {path}",

@@ -16,6 +16,7 @@ from aiohttp import web
 from attrs import frozen
 from markupsafe import Markup
 
+from ..acts import Act, Refusal
 from ..batch import rfc3339
 from ..model import CANCELLED, DELIVERED, FAILED, PENDING, STATES, Delivery
 from ..render import last
@@ -129,6 +130,11 @@ class Viewer:
         key = f"reason_{reason}"
         word = self.t(key) if key in pages_text.TEXTS else reason
         return f"{status} {word}" if status else word
+
+    def refusal(self, act: Act, refusal: Refusal) -> str:
+        """Why an act does nothing with a delivery."""
+        key = f"refusal_{act.name}_{refusal.code}"
+        return self.t(key, 0, **refusal.values)
 
     def _moment(self, ms: int) -> datetime:
         moment = datetime.fromtimestamp(ms / 1000, timezone.utc)

@@ -2,11 +2,15 @@
 """The first schema."""
 
 import sqlalchemy as sa
+import structlog
 from alembic import op
+
+from vd_sidecar.store import search
 
 revision = "0001"
 down_revision = None
 
+log = structlog.get_logger()
 number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
@@ -69,7 +73,14 @@ def upgrade() -> None:
         sa.Column("forgotten", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("seq"),
     )
-    op.create_index("deliveries_alert", "deliveries", ["alert"], unique=False)
+    op.create_index(
+        "deliveries_alert",
+        "deliveries",
+        ["alert"],
+        unique=False,
+        sqlite_where=sa.text("alert IS NOT NULL"),
+        postgresql_where=sa.text("alert IS NOT NULL"),
+    )
     op.create_index("deliveries_case", "deliveries", ["case"], unique=False)
     op.create_index(
         "deliveries_created", "deliveries", ["created", "seq"], unique=False
@@ -83,7 +94,35 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'pending'"),
     )
     op.create_index("deliveries_id", "deliveries", ["id", "output"], unique=True)
-    op.create_index("deliveries_ticket_id", "deliveries", ["ticket_id"], unique=False)
+    op.create_index(
+        "deliveries_ticket_id",
+        "deliveries",
+        ["ticket_id"],
+        sqlite_where=sa.text("ticket_id IS NOT NULL"),
+        postgresql_where=sa.text("ticket_id IS NOT NULL"),
+    )
+    op.create_index("deliveries_output", "deliveries", ["output", "created", "seq"])
+    op.create_index(
+        "deliveries_attempts",
+        "deliveries",
+        ["attempts", "created", "seq", "state", "output"],
+        sqlite_where=sa.text("attempts > 1"),
+        postgresql_where=sa.text("attempts > 1"),
+    )
+    op.create_index(
+        "deliveries_open",
+        "deliveries",
+        ["created", "seq", "state", "output", "reason", "attempts"],
+        sqlite_where=sa.text("state <> 'delivered'"),
+        postgresql_where=sa.text("state <> 'delivered'"),
+    )
+    op.create_index(
+        "deliveries_no_ticket",
+        "deliveries",
+        ["created", "seq", "output", "state"],
+        sqlite_where=sa.text("ticket_id IS NULL"),
+        postgresql_where=sa.text("ticket_id IS NULL"),
+    )
     op.create_table(
         "exchanges",
         sa.Column("delivery", number, autoincrement=False, nullable=False),
@@ -129,6 +168,18 @@ def upgrade() -> None:
         postgresql_where=sa.text("due IS NOT NULL"),
     )
     op.create_table(
+        "rates",
+        sa.Column("span", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("start", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("output", sa.Text(), nullable=False),
+        sa.Column("delivered", sa.BigInteger(), nullable=False),
+        sa.Column("failed", sa.BigInteger(), nullable=False),
+        sa.Column("last_delivered", sa.BigInteger(), nullable=True),
+        sa.Column("last_failed", sa.BigInteger(), nullable=True),
+        *(sa.Column(f"d{n}", sa.BigInteger(), nullable=False) for n in range(16)),
+        sa.PrimaryKeyConstraint("span", "start", "output"),
+    )
+    op.create_table(
         "rejects",
         sa.Column("seq", number, autoincrement=False, nullable=False),
         sa.Column("alert", number, nullable=False),
@@ -166,3 +217,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.execute("INSERT INTO writer (id) VALUES (1)")
+
+    connection = op.get_bind()
+    if connection.dialect.name == "sqlite":
+        for statement in search.SQLITE:
+            op.execute(statement)
+        return
+    op.execute(search.POSTGRESQL_ID)
+    try:
+        # a role may lack the right; the rest of the migration stays
+
+        with connection.begin_nested():
+            for statement in search.POSTGRESQL:
+                connection.exec_driver_sql(statement.replace("%", "%%"))
+    except sa.exc.DBAPIError as error:
+        log.warning(
+            "search will be slow: it needs extensions that a superuser may make",
+            error=str(error.orig).strip().partition("\n")[0],
+            statements="; ".join(search.POSTGRESQL),
+        )
