@@ -154,7 +154,7 @@ POST /slow
     location = /slow {
         access_log logs/vd.log vd;
         error_log logs/vd-error.log error;
-        vd_pass http://127.0.0.1:$TEST_NGINX_RAW_PORT/client?sleep%200.3&reply%20200%20%7B%22ticket_id%22:%22T-1%22%7D;
+        vd_pass http://127.0.0.1:$TEST_NGINX_RAW_PORT/client?sleep%201.5&reply%20200%20%7B%22ticket_id%22:%22T-1%22%7D;
         vd_output 28;
     }
 --- request eval
@@ -162,8 +162,8 @@ POST /slow
 --- more_headers
 Idempotency-Key: case-1
 --- abort
---- timeout: 150ms
---- wait: 0.3
+--- timeout: 1s
+--- wait: 1
 --- error_code eval
 ['', 200, 200]
 --- response_body eval
@@ -176,7 +176,7 @@ Idempotency-Key: case-1
     location = /slow {
         access_log logs/vd.log vd;
         error_log logs/vd-error.log error;
-        vd_read_timeout 300ms;
+        vd_read_timeout 1500ms;
         vd_pass http://127.0.0.1:$TEST_NGINX_SILENT_PORT;
         vd_output 28;
     }
@@ -185,8 +185,8 @@ Idempotency-Key: case-1
 --- more_headers
 Idempotency-Key: case-1
 --- abort
---- timeout: 150ms
---- wait: 0.3
+--- timeout: 1s
+--- wait: 1
 --- error_code eval
 ['', 200, 200]
 --- response_body eval
@@ -200,7 +200,7 @@ Idempotency-Key: case-1
     location = /slow {
         access_log logs/vd.log vd;
         error_log logs/vd-error.log error;
-        vd_connect_timeout 300ms;
+        vd_connect_timeout 1500ms;
         vd_pass http://127.0.0.1:$TEST_NGINX_FULL_PORT;
         vd_output 28;
     }
@@ -209,8 +209,8 @@ Idempotency-Key: case-1
 --- more_headers
 Idempotency-Key: case-1
 --- abort
---- timeout: 150ms
---- wait: 0.3
+--- timeout: 1s
+--- wait: 1
 --- error_code eval
 ['', 200, 200]
 --- response_body eval
@@ -225,7 +225,7 @@ Idempotency-Key: case-1
         access_log logs/vd.log vd;
         error_log logs/vd-error.log error;
         client_body_buffer_size 16m;
-        vd_send_timeout 300ms;
+        vd_send_timeout 1500ms;
         vd_pass http://127.0.0.1:$TEST_NGINX_SILENT_PORT;
         vd_output 28;
     }
@@ -234,8 +234,8 @@ Idempotency-Key: case-1
 --- more_headers
 Idempotency-Key: case-1
 --- abort
---- timeout: 150ms
---- wait: 0.4
+--- timeout: 1s
+--- wait: 1
 --- error_code eval
 ['', 200, 200]
 --- response_body eval
@@ -258,8 +258,8 @@ Idempotency-Key: case-1
 --- more_headers eval
 ["Idempotency-Key: case-1\nContent-Length: 9", ""]
 --- abort
---- timeout: 150ms
---- wait: 0.1
+--- timeout: 1s
+--- wait: 1
 --- error_code eval
 ['', 200]
 --- response_body eval
@@ -321,12 +321,12 @@ Idempotency-Key: outer
     location = /slow {
         access_log logs/vd.log vd;
         error_log logs/vd-error.log error;
-        vd_pass http://127.0.0.1:$TEST_NGINX_RAW_PORT/client?sleep%200.3&reply%20200%20%7B%22ticket_id%22:%22T-1%22%7D;
+        vd_pass http://127.0.0.1:$TEST_NGINX_RAW_PORT/client?sleep%201.5&reply%20200%20%7B%22ticket_id%22:%22T-1%22%7D;
         vd_output 28;
     }
 --- init
-main::reset_while_waiting('/slow', 'case-1', 0.1);
-main::sleep(0.4);
+main::reset_while_waiting('/slow', 'case-1', 0.5);
+main::sleep(2);
 --- request eval
 ["GET /log", "GET /errors"]
 --- response_body eval
@@ -338,13 +338,13 @@ main::sleep(0.4);
 --- config
     location = /slow {
         access_log logs/vd.log vd;
-        vd_read_timeout 300ms;
+        vd_read_timeout 1500ms;
         vd_pass http://127.0.0.1:$TEST_NGINX_SILENT_PORT;
         vd_output 28;
     }
 --- init
-main::reset_while_waiting('/slow', 'case-1', 0.1);
-main::sleep(0.4);
+main::reset_while_waiting('/slow', 'case-1', 0.5);
+main::sleep(2);
 --- request
 GET /log
 --- response_body eval

@@ -118,7 +118,7 @@ Idempotency-Key: case-1
 POST /slow
 {}
 --- response_headers_like
-X-Duration: (?:[2-9][0-9]{2}|19[0-9])
+X-Duration: (?:[2-9][0-9]{2}|19[0-9]|[0-9]{4})
 
 
 
@@ -131,9 +131,9 @@ X-Duration: (?:[2-9][0-9]{2}|19[0-9])
     }
 --- raw_request eval
 ["POST /quick HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{", "}"]
---- raw_request_middle_delay: 0.3
+--- raw_request_middle_delay: 1.2
 --- response_headers_like
-X-Duration: (?:[0-9]|[0-9]{2}|1[0-9]{2})
+X-Duration: (?:[0-9]{1,3}|1[01][0-9]{2})
 
 
 

@@ -351,14 +351,14 @@ seen -> 1.1 A, 1.2 B
 
 === TEST 22: vd_timeout holds for both connections together
 --- vd
-vd_timeout 300ms;
+vd_timeout 1500ms;
 --- receiver
 reply 200 {"ticket_id":"T-1"}
 next request
-sleep 0.2
+sleep 1
 close
 next connection
-sleep 0.2
+sleep 1
 reply 200 {"ticket_id":"T-2"}
 --- requests
 deliver A -> delivered 200 T-1

@@ -15,7 +15,7 @@ use Test::VD;
 use Test::VD::Nginx;
 
 # More than any attempt here takes, so that an exit is not held up by a timer.
-use constant SOON => 2;
+use constant SOON => 20;
 
 
 # A location that delivers to the raw receiver, and the case's name there.
@@ -337,11 +337,13 @@ for my $signal (qw(HUP QUIT)) {
     location = /31 {
         vd_pass http://127.0.0.1:$ENV{TEST_NGINX_FULL_PORT};
         vd_output 31;
+        vd_connect_timeout 60s;
     }
 
     location = /32 {
         vd_pass https://127.0.0.1:$ENV{TEST_NGINX_SILENT_PORT};
         vd_output 32;
+        vd_connect_timeout 60s;
     }
 CONFIG
             main => 'worker_shutdown_timeout 200ms;',

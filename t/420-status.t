@@ -303,7 +303,7 @@ subtest 'a histogram of the durations' => sub {
     is_deeply([ @buckets[ 8 .. 13 ] ], [ (2) x 6 ], 'both took less than 2.5 s');
     is($got->{qq(${name}_count{output="29"})}, 2, 'count');
     cmp_ok($sum, '>=', 0.25, 'the sum is at least that of both');
-    cmp_ok($sum, '<',  5,    'and not more than it can be');
+    cmp_ok($sum, '<', 60,    'and not more than it can be');
     like($sum, qr/^\d+\.\d{6}$/, 'in seconds');
 
     is($got->{qq(${name}_bucket{output="28",le="+Inf"})}, 3, 'the other output has its own');
@@ -341,8 +341,8 @@ subtest 'locations that share an output share its counters' => sub {
 
 
 subtest 'in flight' => sub {
-    my $slow   = "sleep 0.6\n$TICKET";
-    my $nginx  = start(output(28, $slow) . output(29, 'hold', 'vd_timeout 600ms;')
+    my $slow   = "sleep 1.5\n$TICKET";
+    my $nginx  = start(output(28, $slow) . output(29, 'hold', 'vd_timeout 1500ms;')
         =~ s/vd_output 29/vd_output 28/r);
 
     my @sockets = map { $nginx->begin('/28') } 1 .. 3;
@@ -394,7 +394,7 @@ sub http2_post {
 
 subtest 'in flight, with HTTP/2' => sub {
     my $dir   = File::Temp->newdir;
-    my $slow  = output(28, "sleep 0.6\n$TICKET");
+    my $slow  = output(28, "sleep 1.5\n$TICKET");
     my $nginx = start($slow,
         http => "server { listen unix:$dir/h2 http2; vd_secret_file secret; $slow }");
 

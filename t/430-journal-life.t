@@ -20,7 +20,7 @@ use Test::VD::Journal qw(output parsed raw refused free_lock);
 BAIL_OUT('must be run as root') if $> != 0;
 
 use constant {
-    SOON => 5,
+    SOON => 20,
     SLOW => 0.8,    # a sync, in seconds
 };
 
@@ -31,7 +31,7 @@ my $OK      = 'reply 200 {"ticket_id":"T-1"}';
 my $OUTPUTS = output('ok', raw($OK))
     . output('bad', refused())
     . output('ack', raw('hold'), 'vd_ack journal;')
-    . output('late', raw("sleep 0.4\n$OK"));
+    . output('late', raw("sleep 1.5\n$OK"));
 
 
 sub brief {

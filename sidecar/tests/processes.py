@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Callable, Mapping, Optional, Sequence
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATIENCE = 30.0  # seconds, for whatever should take a moment
+
+# Seconds, for whatever should take a moment; a busy machine may take many.  Nothing
+# that goes well waits for its end.
+PATIENCE = 120.0
 
 
 class Failed(Exception):

@@ -17,7 +17,12 @@ LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 # Of tests that say nothing else.  How long one takes says nothing, on a busy machine.
 
 ORDINARY = "ordinary"
-settings.register_profile(ORDINARY, deadline=None, derandomize=not LONG)
+settings.register_profile(
+    ORDINARY,
+    deadline=None,
+    derandomize=not LONG,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 
 def examples(count: int, longer: int = 50, **options: Any) -> settings:

@@ -15,6 +15,7 @@ from typing import Any, Mapping, NamedTuple, Optional, Sequence, Union
 
 from journal_writer import BODY
 from processes import (
+    PATIENCE,
     REPOSITORY,
     Failed,
     children,
@@ -218,7 +219,7 @@ class Nginx:
         key: Optional[str] = None,
         attempt: Optional[int] = None,
         case: Optional[str] = None,
-        timeout: float = 60.0,
+        timeout: float = PATIENCE,
     ) -> Reply:
         """POSTs a case; ``body`` as it is if it is bytes, else as JSON.
 
@@ -275,7 +276,7 @@ def request(
     path: str,
     body: Optional[bytes] = None,
     headers: Mapping[str, str] = {},
-    timeout: float = 60.0,
+    timeout: float = PATIENCE,
 ) -> Reply:
     """One request on a connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)

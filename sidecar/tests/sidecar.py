@@ -13,6 +13,7 @@ import sys
 from typing import Any, Mapping, Optional
 
 from processes import (
+    PATIENCE,
     REPOSITORY,
     Failed,
     end,
@@ -109,7 +110,7 @@ class Sidecar:
             [PROGRAM, command, "--config", self.config, *map(str, arguments)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
 
     def cli_json(self, command: str, *arguments: object) -> Any:

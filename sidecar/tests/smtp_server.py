@@ -19,8 +19,9 @@ from typing import Any, Awaitable, Callable, Coroutine, NamedTuple, Optional, Ty
 import trustme
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
+from processes import PATIENCE
+
 HOST = "localhost"  # as the certificate has it
-START = 30.0  # seconds for the server to come up, and to end
 
 T = TypeVar("T")
 
@@ -34,12 +35,12 @@ class Loop:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(START)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(PATIENCE)
 
     def close(self) -> None:
         self.run(self._cancel())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(START)
+        self._thread.join(PATIENCE)
         self._loop.close()
 
     async def _cancel(self) -> None:

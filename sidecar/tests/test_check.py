@@ -10,7 +10,6 @@ import os
 import pwd
 import socket
 import sqlite3
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
@@ -539,9 +538,7 @@ def test_an_nginx_that_hangs(user: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(check_net, "SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        start = time.monotonic()
         found = checked(settings(user, nginx=f"http://127.0.0.1:{port}"))
-        assert time.monotonic() - start < 3
     said(found, ERROR, "nginx", "no answer within 0.2 s")
 
 

@@ -175,7 +175,7 @@ def test_a_callback_has_its_place(start_nginx: StartNginx, receiver: Receiver) -
 
 
 def test_answers_are_as_told(start_nginx: StartNginx, receiver: Receiver) -> None:
-    nginx = start_nginx("28", Output("29", timeout="300ms"))
+    nginx = start_nginx("28", Output("29", timeout="2s"))
     receiver.script(500, Answer(close=True), id="one")
     receiver.script(404, output="28")
     receiver.always(Answer(hang=True), output="29")
@@ -218,7 +218,7 @@ def test_what_is_attempted_twice_at_once_is_noticed(
     start_nginx: StartNginx, receiver: Receiver
 ) -> None:
     nginx = start_nginx()
-    receiver.always(Answer(delay=0.3))
+    receiver.always(Answer(delay=1.0))
     with ThreadPoolExecutor(3) as pool:
         for key in ("one", "one", "two"):
             pool.submit(nginx.post, "28", key=key)

@@ -48,6 +48,7 @@ sub spawn {
     my $pid = fork // die "fork: $!";
     if ($pid == 0) {
         local $ENV{TEST_NGINX_RANDOMIZE} = $ENV{TEST_NGINX_USE_HUP} ? 0 : 1;
+        local $ENV{TEST_NGINX_TIMEOUT}   = 3;    # for what never comes
         chdir $dir or die $!;
         open STDOUT, '>', "$dir/out" or die $!;
         open STDERR, '>&', \*STDOUT or die $!;
@@ -245,6 +246,27 @@ for my $mode (qw(USE_HTTP2 CHECK_LEAK NO_NGINX_MANAGER)) {
     isnt($status, 0, 'a plan that does not hold fails');
 }
 
+{
+    my $late = <<'END';
+--- init
+if (!fork) {
+    select undef, undef, undef, 0.5;
+    for my $log (qw(error access)) {
+        open my $out, '>>', server_root() . "/logs/$log.log" or die $!;
+        print {$out} "said late\n";
+        close $out;
+    }
+    POSIX::_exit(0);
+}
+--- error_log
+said late
+--- access_log
+said late
+END
+    my ($status, $output) = run(suite("=== TEST 1: x\n$CONFIG$REQUEST$late"));
+    is($status, 0, 'what is logged late is waited for') or diag($output);
+}
+
 
 # ---- processes ----
 
@@ -280,7 +302,7 @@ sub leftovers {
 for my $master (qw(master_off master_on)) {
     my $text  = suite("=== TEST 1: x\n$CONFIG$REQUEST--- wait: 60\n", "$master();\n");
     my $pid   = spawn($text);
-    my $limit = time + 10;
+    my $limit = time + 60;
     sleep 0.02 until output() =~ /^ok 1/m || time > $limit;
     isnt(scalar leftovers(), 0, "$master: a suite and its nginx are running");
 

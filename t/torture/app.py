@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from segments import Record, digest
 
 LOCATIONS = ("/delivery", "/journal")  # vd_ack
-PATIENCE = 20.0  # seconds, for an answer; more than any attempt takes
+PATIENCE = 60.0  # seconds, for an answer; more than any attempt takes
 LARGE = 100_000  # bytes, too many for nginx to keep in memory
 GONE = (OSError, EOFError)  # a TimeoutError is an OSError, too
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-PATIENCE = 10.0  # seconds, for whatever should take a moment
+PATIENCE = 60.0  # seconds, for whatever should take a moment
 EXPECTED = re.compile(r"exited on signal 9\b")
 
 CONFIG = """\

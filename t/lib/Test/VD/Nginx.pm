@@ -20,10 +20,11 @@ use File::Temp ();
 use IO::Select;
 use IO::Socket::INET;
 use POSIX ();
+use Socket qw(SOL_SOCKET SO_REUSEADDR);
 use Time::HiRes qw(sleep time);
 
 use constant {
-    PATIENCE => 10,
+    PATIENCE => 60,
     POLL     => 0.01,
 };
 
@@ -34,7 +35,7 @@ $SIG{$_} = sub { exit 1 }
 our $BODY = '{"case": 1}';
 
 my $owner = $$;
-my @started;
+my (@reserved, @started);
 
 
 sub start {
@@ -68,11 +69,15 @@ sub _binary {
     return (grep {-x} map {"$_/$name"} split /:/, $ENV{PATH})[0] // die "no $name\n";
 }
 
-# Below the range that the system takes for outgoing connections.
+# Below the range that the system takes for outgoing connections.  As long as this
+# process lives, nobody gets it but servers, which listen with SO_REUSEADDR.
 sub _free_port {
     for (1 .. 1000) {
         my $port = 10_000 + int rand 22_000;
-        return $port if IO::Socket::INET->new(LocalPort => $port, Listen => 1);
+        my $socket = IO::Socket::INET->new(LocalPort => $port) // next;
+        setsockopt $socket, SOL_SOCKET, SO_REUSEADDR, 1 or die "setsockopt: $!\n";
+        push @reserved, $socket;
+        return $port;
     }
     die "no free port found\n";
 }

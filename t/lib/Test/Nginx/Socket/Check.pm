@@ -239,6 +239,19 @@ sub _matching {
     return grep { ref $pattern ? $_ =~ $pattern : index($_, $pattern) >= 0 } @lines;
 }
 
+# What $read returns, once it has the lines that are wanted: on a busy machine
+# nginx may write them late.
+sub _lines_with {
+    my ($ctx, $wanted, $read) = @_;
+
+    my $limit = time + $ctx->{server}{timeout};
+    my @lines = $read->();
+    while (time < $limit && grep { !_matching($_, @lines) } _patterns($wanted)) {
+        @lines = $read->();
+    }
+    return @lines;
+}
+
 sub _must_match {
     my ($what, $value, @lines) = @_;
 
@@ -269,7 +282,11 @@ sub error_log {
 
     my $block = $ctx->{block};
     my $what  = "$ctx->{name} (repeat $ctx->{repeat})";
-    my @lines = $ctx->{server}->error_log_lines;
+    my @seen;
+    my @lines = _lines_with($ctx, $block->{error_log}, sub {
+        my @new = $ctx->{server}->error_log_lines;
+        return @seen = $ctx->{server}{whole_log} ? @new : (@seen, @new);
+    });
 
     _check_grep($ctx, @lines) if defined $block->{grep_error_log};
     _must_match("$what - error_log", $block->{error_log}, @lines);
@@ -321,7 +338,8 @@ sub access_log {
     my $block = $ctx->{block};
     return if !defined $block->{access_log} && !defined $block->{no_access_log};
 
-    my @lines = $ctx->{server}->access_log_lines;
+    my @lines = _lines_with($ctx, $block->{access_log},
+        sub { $ctx->{server}->access_log_lines });
     _must_match("$ctx->{name} - access_log", $block->{access_log}, @lines);
     _must_not_match("$ctx->{name} - no_access_log", $block->{no_access_log}, @lines);
 

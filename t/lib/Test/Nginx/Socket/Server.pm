@@ -13,12 +13,14 @@ use File::Path qw(make_path remove_tree);
 use File::Spec ();
 use IO::Socket::INET;
 use POSIX qw(WNOHANG);
+use Socket qw(SOL_SOCKET SO_REUSEADDR);
 use Time::HiRes qw(sleep time);
 
 use constant {
+    PATIENCE      => 30,
     POLL          => 0.002,
+    QUIT_TIMEOUT  => 5,
     REPEAT_SIGNAL => 50,
-    START_TIMEOUT => 30,
     VALGRIND_EXIT => 99,
 };
 
@@ -36,7 +38,7 @@ my @VALGRIND = (
     '--suppressions=' . dirname(__FILE__) . '/../../../valgrind.suppress',
 );
 
-my %used_ports;
+my @reserved;
 
 
 sub new {
@@ -49,8 +51,6 @@ sub new {
     my $root = $randomize
         ? "t/servroot_$port"
         : $ENV{TEST_NGINX_SERVROOT} || 't/servroot';
-
-    $used_ports{$port} = 1;
 
     return bless {
         addr               => '127.0.0.1',
@@ -67,26 +67,22 @@ sub new {
         root_location      => 1,
         server_name        => 'localhost',
         temporary          => $randomize,
-        timeout            => $ENV{TEST_NGINX_TIMEOUT} || 3,
+        timeout            => $ENV{TEST_NGINX_TIMEOUT} || PATIENCE,
         valgrind           => $ENV{TEST_NGINX_USE_VALGRIND},
         worker_connections => 64,
         workers            => 1,
     }, $class;
 }
 
-# Below the range that the system takes for outgoing connections, and never
-# the same one twice.
+# Below the range that the system takes for outgoing connections.  As long as this
+# process lives, nobody gets it but servers, which listen with SO_REUSEADDR.
 sub free_port {
     for (1 .. 1000) {
         my $port = 10_000 + int rand 22_000;
-        next if $used_ports{$port}++;
-        return $port
-            if IO::Socket::INET->new(
-            LocalAddr => '0.0.0.0',
-            LocalPort => $port,
-            Listen    => 1,
-            ReuseAddr => 1,
-            );
+        my $socket = IO::Socket::INET->new(LocalPort => $port) // next;
+        setsockopt $socket, SOL_SOCKET, SO_REUSEADDR, 1 or die "setsockopt: $!\n";
+        push @reserved, $socket;
+        return $port;
     }
     die "no free port found\n";
 }
@@ -384,7 +380,7 @@ sub _spawn {
 sub wait_for_pid {
     my ($self) = @_;
 
-    for (my $limit = time + START_TIMEOUT; time < $limit; sleep POLL) {
+    for (my $limit = time + PATIENCE; time < $limit; sleep POLL) {
         return $self->{pid} if $self->{pid} = $self->_read_pid;
         last if $self->{child} && waitpid($self->{child}, WNOHANG) != 0;
     }
@@ -444,7 +440,7 @@ sub _quit {
     my ($self, $pid) = @_;
 
     my $signal = $ENV{TEST_NGINX_FAST_SHUTDOWN} ? 'TERM' : 'QUIT';
-    my $limit  = time + $self->{timeout} * ($self->{valgrind} ? 10 : 1);
+    my $limit  = time + QUIT_TIMEOUT * ($self->{valgrind} ? 10 : 1);
 
     for (my $round = 0; _alive($pid); $round++) {
         if (time > $limit) {
@@ -490,7 +486,7 @@ sub reload {
     # Workers of the old configuration may go on accepting for a moment.
     my $want = $self->{config_mark} x 5;
     my @http2 = defined $ctx->{block}{http2} ? '--http2-prior-knowledge' : ();
-    for (my $limit = time + START_TIMEOUT; time < $limit; sleep $self->{pause}) {
+    for (my $limit = time + PATIENCE; time < $limit; sleep $self->{pause}) {
         open my $curl, '-|', 'curl', @http2, '-s', '-H', 'Host: Test-Nginx',
             '-H', 'Connection: close', '--max-time', 2,
             "http://$self->{addr}:$self->{port}/ver?[1-5]"
