@@ -9,7 +9,7 @@ what makes it quick, and spares the ingest an index for each column.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Callable, Iterator, Optional, Sequence, Union
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Union
 
 from attrs import evolve, frozen
 from sqlalchemy import func, literal, literal_column, select, tuple_
@@ -257,7 +257,12 @@ def _texts(
     if by_hand is None:
         return _along(meant, column, after, descending, limit, None)
     text = _columns[column].concat("")  # by no index
-    return _listed(meant, by_hand, text, _columns.seq, after, descending, limit)
+    query = _query(
+        [_columns.seq], by_hand, text, _columns.seq, after, descending, limit
+    )
+    seqs = list(meant.connection.execute(query).scalars())
+    known = {each.seq: each for each in deliveries.by_seqs(meant.connection, seqs)}
+    return [known[seq] for seq in seqs]
 
 
 def _with_ticket(meant: Meant) -> Meant:
@@ -343,7 +348,20 @@ def _listed(
     limit: int,
 ) -> list[Delivery]:
     """Those that meet ``found``, by ``first`` if it is not None, then by ``number``."""
-    query = select(*_columns).where(*found)
+    query = _query(_columns, found, first, number, after, descending, limit)
+    return _read(meant, query)
+
+
+def _query(
+    columns: Iterable[Any],
+    found: Sequence[Any],
+    first: Any,
+    number: Any,
+    after: Optional[Place],
+    descending: bool,
+    limit: int,
+) -> Any:
+    query = select(*columns).where(*found)
     keys = [number] if first is None else [first, number]
     if after is not None:
         seen: Any = literal(after.seq)
@@ -353,7 +371,7 @@ def _listed(
             at, seen = tuple_(first, number), tuple_(literal(value), seen)
         query = query.where(at < seen if descending else at > seen)
     order = [key.desc() for key in keys] if descending else keys
-    return _read(meant, query.order_by(*order).limit(limit))
+    return query.order_by(*order).limit(limit)
 
 
 def _read(meant: Meant, query: Any) -> list[Delivery]:
