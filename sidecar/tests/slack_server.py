@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from types import TracebackType
 from typing import Any, NamedTuple, Optional
 
 from aiohttp import web
 
-from smtp_server import Loop, server_tls
+from smtp_server import LoopServer, server_tls
 
 PATH = "/services/T00000000/B00000000/s3cr3tTokenOfTheWebhook"
 
@@ -27,7 +26,7 @@ class Reply(NamedTuple):
     delay: float = 0.0
 
 
-class SlackServer:
+class SlackServer(LoopServer):
     """``with SlackServer() as slack:``, with ``tls`` for https; then ``slack.url`` and ``slack.payloads``.
 
     ``replies`` are given in order, one a post; after them "ok".  ``payloads`` are
@@ -40,23 +39,6 @@ class SlackServer:
         self.payloads: list[dict[str, Any]] = []
         self.requests = 0
 
-    def __enter__(self) -> SlackServer:
-        self._loop = Loop()
-        self._loop.run(self._listen())
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self._loop.run(self._end())
-        self._loop.close()
-
-    async def _end(self) -> None:
-        self._server.close()  # in its own thread: it is not safe from another
-
     async def _listen(self) -> None:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._take)
@@ -65,10 +47,10 @@ class SlackServer:
         assert runner.server is not None
         loop = asyncio.get_running_loop()
         # Not a site of aiohttp's: its end waits for requests that are delayed.
-        self._server = await loop.create_server(
+        self._server = server = await loop.create_server(
             runner.server, "127.0.0.1", 0, ssl=self._tls
         )
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        self.port: int = server.sockets[0].getsockname()[1]
         origin = "https://localhost" if self._tls else "http://127.0.0.1"
         self.url = f"{origin}:{self.port}{PATH}"
 

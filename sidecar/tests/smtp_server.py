@@ -14,7 +14,8 @@ import threading
 from email.message import EmailMessage
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Awaitable, Callable, Coroutine, NamedTuple, Optional, TypeVar
+from typing import Any, Awaitable, Callable, Coroutine, NamedTuple, Optional, Self
+from typing import TypeVar
 
 import trustme
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
@@ -50,6 +51,33 @@ class Loop:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+class LoopServer:
+    """``with`` one, it listens; in an event loop in a thread of its own."""
+
+    _server: asyncio.AbstractServer
+
+    def __enter__(self) -> Self:
+        self._loop = Loop()
+        self._loop.run(self._listen())
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self._loop.run(self._end())
+        self._loop.close()
+
+    async def _end(self) -> None:
+        self._server.close()  # in its own thread: it is not safe from another
+
+    async def _listen(self) -> None:
+        """Set ``_server``."""
+        raise NotImplementedError
+
+
 @lru_cache
 def authority() -> trustme.CA:
     """The tests' own certification authority; keys take long to make."""
@@ -80,7 +108,7 @@ class Mail(NamedTuple):
         return parsed
 
 
-class SmtpServer:
+class SmtpServer(LoopServer):
     """``with SmtpServer(...) as server:``, then ``server.port`` and ``server.mails``.
 
     ``security``: "none", "starttls" (offered) or "tls".  With ``user`` and
@@ -117,32 +145,15 @@ class SmtpServer:
         self.authority.configure_trust(context)
         return context
 
-    def __enter__(self) -> SmtpServer:
-        self._loop = Loop()
-        self._loop.run(self._listen())
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self._loop.run(self._end())
-        self._loop.close()
-
-    async def _end(self) -> None:
-        self._server.close()  # in its own thread: it is not safe from another
-
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
+        self._server = server = await loop.create_server(
             lambda: _Protocol(self, loop),
             "127.0.0.1",
             self.port,
             ssl=self.tls if self.security == "tls" else None,
         )
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = server.sockets[0].getsockname()[1]
 
 
 class _Protocol(SMTP):

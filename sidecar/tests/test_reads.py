@@ -174,7 +174,12 @@ def _varied(chance: random.Random) -> Iterator[Record]:
         failed = chance.randrange(5)
         for attempt in range(1, failed + 1):
             yield record(
-                f"v-{number}", attempt=attempt, time=time, reason=reason, **common
+                f"v-{number}",
+                attempt=attempt,
+                time=time,
+                reason=reason,
+                ticket_id=chance.choice((None, None, "VD-1", f"VD-{number}")),
+                **common,
             )
         if failed == 0 and number % 7 == 0:
             yield record(f"v-{number}", outcome="accepted", time=time, **common)

@@ -58,10 +58,10 @@ class _Batch:
     items: list[Item] = field(factory=list)
     positions: dict[str, Position] = field(factory=dict)
     bytes: int = 0
-    cut: bool = False  # whether a limit left something unread
 
     @property
     def full(self) -> bool:
+        """Whether something may be left unread."""
         return len(self.items) >= LINES or self.bytes >= BYTES
 
 
@@ -126,7 +126,6 @@ class Ingest:
         if segment.size > position.position:
             self._behind(segment, segment.size - position.position)
             if batch.full:
-                batch.cut = True
                 return
             position, ended = self._read_segment(segment, position, batch)
 
@@ -176,7 +175,6 @@ class Ingest:
             if ended or batch.full:
                 break
 
-        batch.cut |= batch.full
         return evolve(position, position=offset, records=records), ended
 
     def _position(self, segment: Segment) -> Position:
@@ -249,7 +247,7 @@ class Ingest:
             segments.save_positions(connection, batch.positions.values())
 
         self._log_rejects(rejects)
-        return Progress(taken, batch.cut, changed, changes.settled)
+        return Progress(taken, batch.full, changed, changes.settled)
 
     def _take_singly(self, batch: _Batch) -> Progress:
         """Commit each line by itself; what cannot be stored is set aside.

@@ -21,7 +21,6 @@ from .tables import printable
 
 LEVELS = ("debug", "info", "warning", "error")
 
-_NUMBERS = {name: getattr(logging, name.upper()) for name in LEVELS}
 _encode = jsonlib.JSONEncoder(default=str).encode
 _PLAIN = re.compile(r"[^\s\"=]+")
 _COLORS = {"warning": "\033[33m", "error": "\033[31m", "critical": "\033[31m"}
@@ -37,6 +36,7 @@ def setup(json: Optional[bool] = None, level: str = "info") -> None:
     """
     if level not in LEVELS:
         raise ValueError(f"the log level must be one of {', '.join(LEVELS)}")
+    least = getattr(logging, level.upper())
     if json is None:
         json = not sys.stderr.isatty()
 
@@ -57,11 +57,11 @@ def setup(json: Optional[bool] = None, level: str = "info") -> None:
     lines = _Lines(handler)
     structlog.configure(
         processors=[*shared, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(_NUMBERS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
-    logging.getLogger().setLevel(level.upper())
+    logging.getLogger().setLevel(least)
     for name in _QUIET:
         logging.getLogger(name).setLevel("DEBUG" if level == "debug" else "WARNING")
     logging.captureWarnings(True)

@@ -9,7 +9,7 @@ what makes it quick, and spares the ingest an index for each column.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Union
+from typing import Any, Callable, Iterator, Optional, Sequence, Union
 
 from attrs import evolve, frozen
 from sqlalchemy import func, literal, literal_column, select, tuple_
@@ -30,7 +30,6 @@ MANY = 250_000  # deliveries that are sorted by hand, if it has to be
 Value = Union[None, int, str]
 Part = Callable[[int], list[Delivery]]  # what it has, up to a limit
 
-_table = schema.deliveries
 _columns = schema.deliveries.c
 
 
@@ -257,12 +256,8 @@ def _texts(
     if by_hand is None:
         return _along(meant, column, after, descending, limit, None)
     text = _columns[column].concat("")  # by no index
-    query = _query(
-        [_columns.seq], by_hand, text, _columns.seq, after, descending, limit
-    )
-    seqs = list(meant.connection.execute(query).scalars())
-    known = {each.seq: each for each in deliveries.by_seqs(meant.connection, seqs)}
-    return [known[seq] for seq in seqs]
+    number = _columns.seq
+    return _listed(meant, by_hand, text, number, after, descending, limit, narrow=True)
 
 
 def _with_ticket(meant: Meant) -> Meant:
@@ -346,22 +341,13 @@ def _listed(
     after: Optional[Place],
     descending: bool,
     limit: int,
+    narrow: bool = False,
 ) -> list[Delivery]:
-    """Those that meet ``found``, by ``first`` if it is not None, then by ``number``."""
-    query = _query(_columns, found, first, number, after, descending, limit)
-    return _read(meant, query)
+    """Those that meet ``found``, by ``first`` if it is not None, then by ``number``.
 
-
-def _query(
-    columns: Iterable[Any],
-    found: Sequence[Any],
-    first: Any,
-    number: Any,
-    after: Optional[Place],
-    descending: bool,
-    limit: int,
-) -> Any:
-    query = select(*columns).where(*found)
+    ``narrow``: where many are sorted, their numbers alone are.
+    """
+    query = select(*((_columns.seq,) if narrow else _columns)).where(*found)
     keys = [number] if first is None else [first, number]
     if after is not None:
         seen: Any = literal(after.seq)
@@ -371,7 +357,12 @@ def _query(
             at, seen = tuple_(first, number), tuple_(literal(value), seen)
         query = query.where(at < seen if descending else at > seen)
     order = [key.desc() for key in keys] if descending else keys
-    return query.order_by(*order).limit(limit)
+    query = query.order_by(*order).limit(limit)
+    if not narrow:
+        return _read(meant, query)
+    seqs = list(meant.connection.execute(query).scalars())
+    known = {each.seq: each for each in deliveries.by_seqs(meant.connection, seqs)}
+    return [known[seq] for seq in seqs]
 
 
 def _read(meant: Meant, query: Any) -> list[Delivery]:

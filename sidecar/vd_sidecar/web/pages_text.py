@@ -33,7 +33,6 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
     "none": ("none", "keine"),
     "error": ("This does not work", "Das geht nicht"),
     "error_back": ("To the deliveries", "Zu den Zustellungen"),
-    "error_404": ("There is no such page.", "Diese Seite gibt es nicht."),
     "error_gone": (
         "There is no such delivery. It may have been deleted after its time.",
         "Diese Zustellung gibt es nicht. Vielleicht wurde sie nach Ablauf gelöscht.",
@@ -122,7 +121,6 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
     "select_one": ("Select {name}", "{name} auswählen"),
     "selected": ("Selected:", "Ausgewählte:"),
     "all_found": ("All found:", "Alle gefundenen:"),
-    "no_case": ("no case", "kein Fall"),
     # acts
     "act_retry": ("Retry", "Erneut senden"),
     "act_cancel": ("Cancel", "Abbrechen"),
