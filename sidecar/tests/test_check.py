@@ -10,6 +10,7 @@ import os
 import pwd
 import socket
 import sqlite3
+import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
@@ -22,9 +23,10 @@ from sqlalchemy.engine import make_url
 
 from conftest import StartNginx
 from journal_writer import Segment, accepted, delivered, failed, line
-from processes import make_directory, port_of, remove_directory, reserve_port
+from processes import REPOSITORY, make_directory, port_of, remove_directory
+from processes import reserve_port
 from rig import Output as Location
-from vd_sidecar import check_files, check_net
+from vd_sidecar import check_files, check_net, check_unit
 from vd_sidecar.check import ERROR, OK, WARNING, Finding, run
 from vd_sidecar.config import (
     Alerts,
@@ -69,6 +71,20 @@ def ordinary(directory: Path) -> Iterator[None]:
         os.seteuid(0)
         os.setegid(0)
         os.setgroups(groups)
+
+
+@pytest.fixture(autouse=True)
+def units(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """Where units are looked for; those of this machine are none of ours."""
+    directory = make_directory("units")
+    roots = [directory / "etc", directory / "lib"]
+    for each in roots:
+        each.mkdir()
+        each.chmod(0o777)
+    monkeypatch.setattr(check_unit, "ROOTS", tuple(map(str, roots)))
+    monkeypatch.setattr(check_unit, "HIDDEN", ("/home", "/root"))
+    yield roots
+    remove_directory(directory)
 
 
 def settings(directory: Path, **changes: object) -> Config:
@@ -317,6 +333,60 @@ def test_space(
     some = [f for f in found if " left" in f.text or "more files" in f.text]
     assert len(some) == (2 if text else 0)
     assert all(text in f.text and f.level == WARNING for f in some)
+
+
+# The unit
+
+
+OURS = REPOSITORY / "sidecar" / "vd-sidecar.service"
+
+
+def test_a_unit_that_is_not_there_says_nothing(user: Path) -> None:
+    assert not [f for f in checked(settings(user)) if "unit" in f.text.lower()]
+
+
+def test_the_unit_of_ours_lets_it_write_where_the_package_says(
+    user: Path, units: list[Path]
+) -> None:
+    (units[1] / check_unit.UNIT).write_text(OURS.read_text())
+    paths = {"journal": "/var/spool/vd", "store": "/var/lib/vd"}
+    assert check_unit.check_unit(paths) == []
+    assert check_unit.check_unit({"journal": "/var/spool/vd/deeper"}) == []
+    assert check_unit.check_unit({"journal": "/var/spool/vdx"}) != []
+    assert "hides" in check_unit.check_unit({"journal": "/home/vd/journal"})[0].text
+
+
+def test_a_journal_that_the_unit_does_not_name(user: Path, units: list[Path]) -> None:
+    """And that the remedy, done, is one."""
+    (units[1] / check_unit.UNIT).write_text(OURS.read_text())
+    config = settings(user)
+    for subject, path in (("journal", config.journal), ("store", str(user))):
+        finding = said(checked(config), ERROR, subject, "read-only for the service")
+        assert path in finding.text
+        command, _, rest = finding.remedy.partition(" && systemctl ")
+        assert rest == "daemon-reload && systemctl restart vd-sidecar"
+        command = command.replace("/etc/systemd/system", str(units[0]))
+        subprocess.run(f"umask 022; {command}", shell=True, check=True)
+    assert not [f for f in checked(config) if "read-only" in f.text]
+
+
+@pytest.mark.parametrize(
+    "drop_in, free",
+    [
+        ("[Service]\nReadWritePaths=/a /srv/vd\n", True),
+        ("ReadWritePaths=/srv\nReadWritePaths=\n", False),
+        ("ReadWritePaths=-/srv/vd/\n", True),
+        ("ReadWritePaths= \\\n   /srv\n", True),
+        ("ProtectSystem=full\n", True),
+        ("#ReadWritePaths=/srv\n", False),
+        ('ReadWritePaths="/srv/a b" "/sr\n', False),
+    ],
+)
+def test_drop_ins(units: list[Path], drop_in: str, free: bool) -> None:
+    (units[1] / check_unit.UNIT).write_text(OURS.read_text())
+    (units[0] / f"{check_unit.UNIT}.d").mkdir()
+    (units[0] / f"{check_unit.UNIT}.d" / "x.conf").write_text(drop_in)
+    assert (check_unit.check_unit({"journal": "/srv/vd"}) == []) is free
 
 
 # The store

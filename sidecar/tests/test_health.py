@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -16,8 +18,10 @@ from attrs import evolve
 from sqlalchemy import event
 
 from conftest import MakeSidecar
+from journal_writer import Segment, failed
 from postgres import Postgres
 from processes import PATIENCE, children, wait_for
+from rig import WORKERS
 from served import Answer, Served
 from smtp_server import Loop
 from stored import change, one, record, take
@@ -114,6 +118,50 @@ def test_stalled_journal_is_503(config: Config) -> None:
         assert answer.status == 503
         assert answer.json["status"] == "error"
         assert levels(answer) == {**WELL, "journal": "error"}
+
+
+def shut(journal: Path) -> Path:
+    """A whole segment that only its owner may read, who is not us."""
+    with Segment(journal) as segment:
+        segment.write(failed("closed"))
+    segment.path.chmod(0o400)
+    if os.geteuid() == 0:
+        shutil.chown(segment.path, WORKERS, WORKERS)
+    return segment.path
+
+
+def test_segments_that_nobody_lets_it_read(
+    make_sidecar: MakeSidecar, journal: Path
+) -> None:
+    """503, and the command that mends it; again and again in the log; then it goes on."""
+    path = shut(journal)
+    journal.chmod(0o2777)
+    sidecar = make_sidecar(user="nobody" if os.geteuid() == 0 else None)
+    if os.geteuid() != 0:
+        path.chmod(0)
+    sidecar.start()
+
+    def refused() -> bool:
+        checks = sidecar.get("/healthz").json["checks"]
+        return bool(checks["journal"]["status"] == "error")
+
+    wait_for(refused, "the error")
+    answer = sidecar.get("/healthz")
+    assert answer.status == 503
+    text = answer.json["checks"]["journal"]["text"]
+    assert "1 segments cannot be read" in text and str(path) in text
+    assert "chgrp " in text and f"{journal}/*.jsonl" in text
+    (line,) = [
+        json.loads(each)
+        for each in sidecar.log().splitlines()
+        if "segments cannot be read" in each
+    ]
+    assert (line["count"], line["path"]) == (1, str(path))
+    assert line["error"] == "Permission denied" and "-m 2770" in line["remedy"]
+
+    path.chmod(0o444)
+    wait_for(lambda: sidecar.get("/healthz").status == 200, "its recovery")
+    wait_for(lambda: not path.exists(), "the segment to be taken and deleted")
 
 
 @pytest.mark.usefixtures("eager")

@@ -20,9 +20,11 @@ import pytest
 from attrs import evolve
 from sqlalchemy import event, select
 from sqlalchemy.exc import SQLAlchemyError
+from structlog.testing import capture_logs
 
 import vd_sidecar.batch
 import vd_sidecar.ingest
+import vd_sidecar.journal
 from journal_writer import (
     Segment,
     accepted,
@@ -882,6 +884,38 @@ def test_what_is_unread_is_told(store: Store, settings: Config, journal: Path) -
     assert 0 < ingest.unread < segment.size
     assert ingest.oldest is not None and abs(ingest.oldest - time.time()) < 60
     segment.crash()
+
+
+def test_what_cannot_be_read_is_complained_of_again_and_again(
+    store: Store, settings: Config, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Segment(journal) as segment:
+        segment.write(failed("a"))
+
+    def closed(path: str, *rest: object) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    ingest = Ingest(store, settings)
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(vd_sidecar.journal, "read_lines", closed)
+        ingest.step()
+        ingest.step()
+        assert [each["event"] for each in logs] == ["segments cannot be read"]
+        patched.setattr(vd_sidecar.ingest, "COMPLAIN_SECONDS", 0.0)
+        ingest.step()
+        assert len(logs) == 2 and logs[0] == logs[1]
+    assert logs[0]["path"] == str(segment.path) and logs[0]["count"] == 1
+    assert "chgrp " in logs[0]["remedy"] and f"{journal}/*.jsonl" in logs[0]["remedy"]
+    assert ingest.unreadable == {str(segment.path): "Permission denied"}
+
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(vd_sidecar.ingest, "_unlink", closed)
+        drain(ingest)
+        assert [each["event"] for each in logs] == ["segments cannot be deleted"]
+        assert ingest.unreadable == {}
+        assert ingest.undeletable == {str(segment.path): "Permission denied"}
+    ingest.step()
+    assert ingest.undeletable == {} and not segment.path.exists()
 
 
 # What follows

@@ -68,7 +68,14 @@ class Site:
         self.store = store
         self.config = config
         self.retry = Retry()
-        ingest = SimpleNamespace(records=0, unread=0, scanned=steady(), oldest=None)
+        ingest = SimpleNamespace(
+            records=0,
+            unread=0,
+            scanned=steady(),
+            oldest=None,
+            unreadable={},
+            undeletable={},
+        )
         self.ingest = ingest
         self.service: Any = SimpleNamespace(
             store=store,
@@ -618,6 +625,28 @@ def test_the_overview_counts_and_warns(store: Store, config: Config) -> None:
             _, text = await site.get(f"/?range={range_}")
             assert "Attempts: 9 delivered, 4 failed" in text
         assert (await site.get("/?range=year"))[0] == 400
+
+    run(store, config, test)
+
+
+def test_the_overview_says_how_a_closed_journal_is_mended(
+    store: Store, config: Config
+) -> None:
+    path = "/var/spool/vd/0193b2f0-7f6c-7cc1-9d3c-6f1b2a3c4d5e.jsonl"
+    command = "<code>install -d -o www-data -g "
+
+    async def test(site: Site) -> None:
+        assert command not in (await site.get("/"))[1]
+        for attribute, english, german in (
+            ("undeletable", "1 segment of the journal that was read", "nicht löschen"),
+            ("unreadable", "1 segment of the journal cannot be read", "nicht lesbar"),
+        ):
+            setattr(site.ingest, attribute, {path: "Permission denied"})
+            _, text = await site.get("/")
+            assert english in text and f"{path}: Permission denied" in text
+            assert command in text and "/var/spool/vd/*.jsonl</code>" in text
+            _, text = await site.get("/", **{"Accept-Language": "de"})
+            assert german in text and command in text
 
     run(store, config, test)
 

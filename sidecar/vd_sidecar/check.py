@@ -25,6 +25,7 @@ from .check_files import (
     check_templates,
 )
 from .check_net import check_nginx, check_postgresql, check_web
+from .check_unit import check_unit
 from .compose import OURS
 from .config import Config, Output, Smtp
 from .findings import ERROR, OK, WARNING, Finding, error, ok, warning
@@ -41,9 +42,10 @@ TIME_ERROR = 5  # what adjtimex(2) returns if the clock is not synchronized
 
 async def run(config: Config) -> list[Finding]:
     """All findings, good and bad, in the order of the configuration's sections."""
-    journal, store, clock, rest = await asyncio.gather(
+    journal, store, unit, clock, rest = await asyncio.gather(
         asyncio.to_thread(check_journal, config.journal),
         asyncio.to_thread(_check_store, config.store),
+        asyncio.to_thread(check_unit, _written(config)),
         asyncio.to_thread(_check_clock),
         asyncio.to_thread(_check_settings, config),
     )
@@ -57,12 +59,21 @@ async def run(config: Config) -> list[Finding]:
         *clock,
         *journal.findings,
         *store,
+        *unit,
         *nginx,
         *web,
         *smtp,
         *rest,
         *_check_bodies(config, journal),
     ]
+
+
+def _written(config: Config) -> dict[str, str]:
+    """The directories that the service writes to."""
+    url = make_url(config.store)
+    if url.drivername != "sqlite":
+        return {"journal": config.journal}
+    return {"journal": config.journal, "store": os.path.dirname(url.database or "")}
 
 
 def _check_user() -> list[Finding]:

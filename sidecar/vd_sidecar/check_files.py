@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from . import journal as journals
-from .findings import Finding, error, me, ok, owner, warning
+from .findings import Finding, error, make_journal, me, mend_journal, ok, owner
+from .findings import warning
 from .journal import BadLine, Busy, Header, Segment
 from .model import Record
 from .values import is_loopback
@@ -47,7 +48,7 @@ class Journal:
 
 def check_journal(directory: str) -> Journal:
     """The directory, its segments, who writes them and who reads them."""
-    remedy = f"install -d -o www-data -g {owner()} -m 2770 {directory}"
+    remedy = make_journal(directory)
     try:
         status = os.stat(directory)
     except FileNotFoundError:
@@ -91,10 +92,10 @@ def _check_sharing(directory: str, status: os.stat_result) -> list[Finding]:
                 f"new segments in {directory} get its group {status.st_gid}, "
                 f"which {me()} is not in, and cannot be read"
             )
-            found.append(error("journal", text, f"chgrp {owner()} {directory}"))
+            found.append(error("journal", text, mend_journal(directory)))
     elif status.st_uid != os.geteuid():
         text = f"{directory} does not give its group to new segments (setgid)"
-        found.append(warning("journal", text, f"chmod g+s {directory}"))
+        found.append(warning("journal", text, make_journal(directory)))
 
     if status.st_mode & stat.S_IRWXO:
         text = f"{directory} ({_rights(status)}) is open to every user; cases are there"
@@ -116,9 +117,7 @@ def _check_segments(segments: list[Segment]) -> list[Finding]:
     if not closed:
         return []
     text = f"{len(closed)} segments are not readable by {me()}, such as {closed[0]}"
-    folder = os.path.dirname(closed[0])
-    remedy = f"chgrp {owner()} {folder}/*.jsonl && chmod g+r {folder}/*.jsonl"
-    return [error("journal", text, remedy)]
+    return [error("journal", text, mend_journal(os.path.dirname(closed[0])))]
 
 
 def _check_writers(directory: str, segments: list[Segment]) -> list[Finding]:

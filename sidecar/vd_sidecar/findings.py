@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
+import shlex
 
 from attrs import frozen
 
@@ -42,6 +44,29 @@ def me() -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def group() -> str:
+    """What ``owner`` is, of the group by which the journal is read."""
+    if os.geteuid() == 0:
+        return "vd"
+    gid = os.getegid()
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def make_journal(directory: str) -> str:
+    """The command that makes the journal's directory, or mends its rights."""
+    path = shlex.quote(directory)
+    return f"install -d -o www-data -g {group()} -m 2770 {path}"
+
+
+def mend_journal(directory: str) -> str:
+    """The same, and mends those of the segments that are there."""
+    files = shlex.quote(directory) + "/*.jsonl"
+    return f"{make_journal(directory)} && chgrp {group()} {files} && chmod 640 {files}"
 
 
 def owner() -> str:

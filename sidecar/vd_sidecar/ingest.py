@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Optional, Union
+from typing import Mapping, Optional, Union
 
 import structlog
 from attrs import evolve, field, frozen, mutable
@@ -19,6 +19,7 @@ from . import journal
 from .batch import Batch, set_aside
 from .clock import steady
 from .config import Config
+from .findings import mend_journal
 from .journal import End, Header, Segment
 from .model import Delivery, Record, Reject
 from .store import Store, reason, segments, wall_clock
@@ -74,6 +75,8 @@ class Ingest:
         self._positions: Optional[dict[str, Position]] = None
         self._tried: dict[str, float] = {}
         self._complained: dict[str, float] = {}
+        self.unreadable: dict[str, str] = {}  # paths of segments, and why
+        self.undeletable: dict[str, str] = {}
         self._swept = 0.0
         self.scanned = steady()  # when a look began that left nothing unread
         self.unread = 0  # bytes
@@ -106,6 +109,7 @@ class Ingest:
 
     def _read(self, found: list[Segment]) -> _Batch:
         batch = _Batch()
+        unreadable: dict[str, str] = {}
         self.unread = 0
         self.oldest = None
 
@@ -114,8 +118,10 @@ class Ingest:
                 continue
             try:
                 self._read_on(segment, batch)
-            except OSError as error:
-                self._complain(segment, error)
+            except OSError as error:  # it stops no other segment
+                unreadable[segment.path] = error.strerror or str(error)
+        self.unreadable = unreadable
+        self._complain("segments cannot be read", unreadable)
         return batch
 
     def _read_on(self, segment: Segment, batch: _Batch) -> None:
@@ -134,18 +140,22 @@ class Ingest:
         if position != known:
             batch.positions[segment.uuid] = position
 
-    def _complain(self, segment: Segment, error: OSError) -> None:
-        """One segment that cannot be read stops no other."""
+    def _complain(self, event: str, closed: Mapping[str, str]) -> None:
+        """At once, and then once a minute for as long as it is so."""
         now = time.monotonic()
-        if now - self._complained.get(segment.uuid, -COMPLAIN_SECONDS) < (
-            COMPLAIN_SECONDS
-        ):
+        if not closed:
+            self._complained.pop(event, None)
             return
-        self._complained[segment.uuid] = now
+        if now - self._complained.get(event, -COMPLAIN_SECONDS) < COMPLAIN_SECONDS:
+            return
+        self._complained[event] = now
+        path, why = next(iter(closed.items()))
         log.error(
-            "a segment cannot be read, or deleted",
-            path=segment.path,
-            error=str(error),
+            event,
+            count=len(closed),
+            path=path,
+            error=why,
+            remedy=mend_journal(self._config.journal),
         )
 
     def _read_segment(
@@ -288,6 +298,7 @@ class Ingest:
         """Delete segments that were taken to the end, and what was never one."""
         keep = self._config.retention.segments
         now = time.time()
+        undeletable: dict[str, str] = {}
 
         for segment in found:
             done = self._position(segment).done
@@ -295,10 +306,11 @@ class Ingest:
                 try:
                     _unlink(segment.path)
                 except OSError as error:
-                    self._complain(segment, error)
+                    undeletable[segment.path] = error.strerror or str(error)
                     continue
                 self._tried.pop(segment.uuid, None)
-                self._complained.pop(segment.uuid, None)
+        self.undeletable = undeletable
+        self._complain("segments cannot be deleted", undeletable)
 
         if time.monotonic() - self._swept > SWEEP_SECONDS:
             self._swept = time.monotonic()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from math import inf
 from typing import TYPE_CHECKING, Optional, Union
 
@@ -11,7 +12,8 @@ from attrs import frozen
 
 from .. import __version__
 from ..clock import steady
-from ..findings import ERROR, OK, WARNING
+from ..findings import ERROR, OK, WARNING, mend_journal
+from ..ingest import Ingest
 from ..store.stats import NoticeStats, OutputStats, Stats
 from .reading import Away, Snapshot
 
@@ -57,7 +59,9 @@ class Health:
         )
 
     async def checks(self) -> list[Check]:
-        checks = [check_journal(steady() - self._service.ingested)]
+        ingest = self._service.ingest
+        stalled = steady() - self._service.ingested
+        checks = [check_journal(stalled, closed(ingest))]
         try:
             stats = await self._snapshot.get()
         except Away as error:
@@ -81,8 +85,40 @@ class Health:
         return inf if self._answered is None else steady() - self._answered
 
 
-def check_journal(seconds: float) -> Check:
+@frozen
+class Closed:
+    """Segments that the sidecar may not use as it has to."""
+
+    verb: str  # "read" or "deleted"
+    count: int
+    path: str  # of one of them
+    why: str
+
+    @property
+    def remedy(self) -> str:
+        return mend_journal(os.path.dirname(self.path))
+
+
+def closed(ingest: Ingest) -> Optional[Closed]:
+    """Those that cannot be read, which is worse, or deleted."""
+    for verb, found in (
+        ("read", ingest.unreadable),
+        ("deleted", ingest.undeletable),
+    ):
+        if found:
+            path, why = next(iter(found.items()))
+            return Closed(verb, len(found), path, why)
+    return None
+
+
+def check_journal(seconds: float, closed: Optional[Closed] = None) -> Check:
     """``seconds``: since the journal was last read, to its end or not."""
+    if closed is not None:
+        text = (
+            f"{closed.count} segments cannot be {closed.verb}, such as {closed.path}: "
+            f"{closed.why}; as root: {closed.remedy}"
+        )
+        return Check("journal", ERROR, text, seconds)
     if seconds < STALL_SECONDS:
         return Check("journal", OK, "the journal is being read", seconds)
     text = f"the journal has not been read for {seconds:.0f} s"

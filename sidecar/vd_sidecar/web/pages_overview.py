@@ -17,7 +17,7 @@ from ..store import rates
 from ..store.rates import HALF_HOUR, MINUTE, Rate
 from ..store.stats import OutputStats, Stats
 from .guard import Refused
-from .health import OVERDUE_SECONDS, STALL_SECONDS, UNDELIVERED_SECONDS
+from .health import OVERDUE_SECONDS, STALL_SECONDS, UNDELIVERED_SECONDS, closed
 from .pages_view import Renderer, Viewer, address, html
 from .reading import Reads, Snapshot
 
@@ -82,7 +82,8 @@ class Warned:
     """What a banner says, and where to look."""
 
     text: str
-    link: Optional[str]
+    link: Optional[str] = None
+    command: Optional[str] = None  # that mends it
 
 
 class OverviewPage:
@@ -163,11 +164,17 @@ class OverviewPage:
         stalled = steady() - self._service.ingested
         if stalled > STALL_SECONDS:
             text = viewer.t("journal_stalled", span=viewer.span(stalled * 1000))
-            found.append(Warned(text, None))
+            found.append(Warned(text))
+        shut = closed(self._service.ingest)
+        if shut is not None:
+            text = viewer.t(
+                f"journal_not_{shut.verb}", shut.count, path=shut.path, why=shut.why
+            )
+            found.append(Warned(text, command=shut.remedy))
         waits = max((each.overdue for each in stats.notices), default=0)
         if waits > UNDELIVERED_SECONDS * 1000:
             text = viewer.t("notices_stalled", span=viewer.span(waits))
-            found.append(Warned(text, None))
+            found.append(Warned(text))
         return found
 
 

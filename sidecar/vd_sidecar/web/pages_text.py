@@ -355,6 +355,34 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
         "The journal has not been read for {span}.",
         "Das Journal wurde seit {span} nicht gelesen.",
     ),
+    "journal_not_read": (
+        (
+            "1 segment of the journal cannot be read ({path}: {why}): what is in it "
+            "is neither retried nor shown. As root:",
+            "{count} segments of the journal cannot be read (such as {path}: {why}): "
+            "what is in them is neither retried nor shown. As root:",
+        ),
+        (
+            "1 Segment des Journals ist nicht lesbar ({path}: {why}): was darin steht, "
+            "wird weder wiederholt noch gezeigt. Als root:",
+            "{count} Segmente des Journals sind nicht lesbar (zum Beispiel {path}: "
+            "{why}): was darin steht, wird weder wiederholt noch gezeigt. Als root:",
+        ),
+    ),
+    "journal_not_deleted": (
+        (
+            "1 segment of the journal that was read cannot be deleted ({path}: {why}). "
+            "As root:",
+            "{count} segments of the journal that were read cannot be deleted (such as "
+            "{path}: {why}). As root:",
+        ),
+        (
+            "1 gelesenes Segment des Journals lässt sich nicht löschen ({path}: {why}). "
+            "Als root:",
+            "{count} gelesene Segmente des Journals lassen sich nicht löschen (zum "
+            "Beispiel {path}: {why}). Als root:",
+        ),
+    ),
     "notices_stalled": (
         "Alerts, mails or callbacks have waited for {span}.",
         "Alarme, Mails oder Rückmeldungen warten seit {span}.",
