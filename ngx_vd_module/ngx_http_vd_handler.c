@@ -14,6 +14,13 @@
 #define NGX_HTTP_VD_RANDOM_IDS  64
 
 
+typedef struct {
+    vd_json_t   json;
+    ngx_uint_t  validate;
+    ngx_uint_t  digest;
+} ngx_http_vd_check_t;
+
+
 static ngx_int_t ngx_http_vd_refuse_subrequest(ngx_http_request_t *r);
 static ngx_int_t ngx_http_vd_accept(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx);
@@ -21,16 +28,18 @@ static ngx_int_t ngx_http_vd_take_id(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx, const char **error);
 static ngx_int_t ngx_http_vd_take_attempt(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx, const char **error);
-static ngx_uint_t ngx_http_vd_get_header(ngx_http_request_t *r,
-    const char *name, ngx_str_t *value);
 static ngx_int_t ngx_http_vd_make_id(ngx_http_request_t *r, ngx_str_t *id);
 static u_char *ngx_http_vd_random(ngx_log_t *log);
 static void ngx_http_vd_body_handler(ngx_http_request_t *r);
 static ngx_int_t ngx_http_vd_take_body(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx);
-static ngx_int_t ngx_http_vd_validate(ngx_http_request_t *r,
+static ngx_int_t ngx_http_vd_check_body(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx);
-static ngx_int_t ngx_http_vd_validate_piece(void *data, u_char *p, size_t len);
+static ngx_int_t ngx_http_vd_check_piece(void *data, u_char *p, size_t len);
+static ngx_int_t ngx_http_vd_take_digest(ngx_http_request_t *r,
+    ngx_http_vd_ctx_t *ctx);
+static ngx_int_t ngx_http_vd_take_values(ngx_http_request_t *r,
+    ngx_http_vd_ctx_t *ctx);
 static ngx_int_t ngx_http_vd_go_on(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx);
 static ngx_int_t ngx_http_vd_start_attempt(ngx_http_request_t *r,
@@ -63,12 +72,6 @@ ngx_http_vd_handler(ngx_http_request_t *r)
     ctx->conf = ngx_http_get_module_loc_conf(r, ngx_http_vd_module);
 
     ngx_http_set_ctx(r, ctx, ngx_http_vd_module);
-
-    if (ngx_http_complex_value(r, ctx->conf->case_value, &ctx->case_id)
-        != NGX_OK)
-    {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
 
     rc = ngx_http_vd_accept(r, ctx);
 
@@ -108,6 +111,7 @@ static ngx_int_t
 ngx_http_vd_accept(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
 {
     ngx_int_t    rc;
+    ngx_uint_t   status;
     const char  *error;
 
     if (r->method != NGX_HTTP_POST) {
@@ -119,14 +123,28 @@ ngx_http_vd_accept(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
                                       "method is not POST");
     }
 
+    status = NGX_HTTP_BAD_REQUEST;
+
     rc = ngx_http_vd_take_id(r, ctx, &error);
 
     if (rc == NGX_OK) {
         rc = ngx_http_vd_take_attempt(r, ctx, &error);
     }
 
+    if (rc == NGX_OK) {
+        rc = ngx_http_vd_take_output(r, ctx, &status, &error);
+    }
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_vd_take_kept(r, ctx, &error);
+    }
+
+    if (rc == NGX_OK) {
+        rc = ngx_http_vd_check_type(ctx, &error);
+    }
+
     if (rc == NGX_DECLINED) {
-        return ngx_http_vd_send_error(r, NGX_HTTP_BAD_REQUEST, error);
+        return ngx_http_vd_send_error(r, status, error);
     }
 
     if (rc == NGX_ERROR) {
@@ -198,9 +216,7 @@ ngx_http_vd_take_attempt(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx,
 }
 
 
-/* How many there are of that name; the value is that of the last. */
-
-static ngx_uint_t
+ngx_uint_t
 ngx_http_vd_get_header(ngx_http_request_t *r, const char *name,
     ngx_str_t *value)
 {
@@ -299,6 +315,10 @@ ngx_http_vd_body_handler(ngx_http_request_t *r)
     rc = ngx_http_vd_take_body(r, ctx);
 
     if (rc == NGX_DECLINED) {
+        rc = ngx_http_vd_take_values(r, ctx);
+    }
+
+    if (rc == NGX_DECLINED) {
         rc = ngx_http_vd_go_on(r, ctx);
     }
 
@@ -365,8 +385,72 @@ ngx_http_vd_take_body(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
         return ngx_http_vd_send_error(r, NGX_HTTP_BAD_REQUEST, "empty body");
     }
 
-    if (ctx->conf->validate) {
-        return ngx_http_vd_validate(r, ctx);
+    return ngx_http_vd_check_body(r, ctx);
+}
+
+
+/* Whether it is JSON, and its digest: both at once, as it may be in a file. */
+
+static ngx_int_t
+ngx_http_vd_check_body(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
+{
+    char                 error[128];
+    ngx_http_vd_check_t  check;
+
+    check.validate = ctx->conf->validate;
+    check.digest = (ctx->conf->journal && ctx->attempt == 1);
+
+    if (!check.validate && !check.digest) {
+        return NGX_DECLINED;
+    }
+
+    vd_json_start(&check.json);
+
+    if (check.digest && vd_digest_start() != 0) {
+        ngx_ssl_error(NGX_LOG_ALERT, r->connection->log, 0, "digest failed");
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (ngx_http_vd_walk_body(ctx, ngx_http_vd_check_piece, &check)
+        != NGX_OK && check.json.error == NULL)
+    {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    if (check.validate && vd_json_finish(&check.json) != 0) {
+        ngx_sprintf((u_char *) error,
+                    "body is not JSON in UTF-8: %s at byte %uz%Z",
+                    check.json.error, check.json.offset + 1);
+
+        return ngx_http_vd_send_error(r, NGX_HTTP_BAD_REQUEST, error);
+    }
+
+    return check.digest ? ngx_http_vd_take_digest(r, ctx) : NGX_DECLINED;
+}
+
+
+static ngx_int_t
+ngx_http_vd_check_piece(void *data, u_char *p, size_t len)
+{
+    ngx_http_vd_check_t *check = data;
+
+    if ((check->validate && vd_json_feed(&check->json, p, len) != 0)
+        || (check->digest && vd_digest_update(p, len) != 0))
+    {
+        return NGX_ERROR;
+    }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+ngx_http_vd_take_digest(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
+{
+    ctx->digest = ngx_pnalloc(r->pool, VD_DIGEST_LEN);
+
+    if (ctx->digest == NULL || vd_digest_finish(ctx->digest) != 0) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     return NGX_DECLINED;
@@ -374,34 +458,21 @@ ngx_http_vd_take_body(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
 
 
 static ngx_int_t
-ngx_http_vd_validate(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
+ngx_http_vd_take_values(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
 {
-    char       error[128];
-    vd_json_t  json;
+    switch (ngx_http_vd_eval_values(ctx)) {
 
-    vd_json_start(&json);
+    case NGX_OK:
+        return NGX_DECLINED;
 
-    if (ngx_http_vd_walk_body(ctx, ngx_http_vd_validate_piece, &json)
-        != NGX_OK && json.error == NULL)
-    {
+    case NGX_DECLINED:
+        return ngx_http_vd_send_error(r, NGX_HTTP_VD_HEADERS_TOO_LARGE,
+                                      "values to be kept for retries "
+                                      "are over 6 KB");
+
+    default:
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
-
-    if (vd_json_finish(&json) == 0) {
-        return NGX_DECLINED;
-    }
-
-    ngx_sprintf((u_char *) error, "body is not JSON in UTF-8: %s at byte %uz%Z",
-                json.error, json.offset + 1);
-
-    return ngx_http_vd_send_error(r, NGX_HTTP_BAD_REQUEST, error);
-}
-
-
-static ngx_int_t
-ngx_http_vd_validate_piece(void *data, u_char *p, size_t len)
-{
-    return (vd_json_feed(data, p, len) == 0) ? NGX_OK : NGX_ERROR;
 }
 
 

@@ -11,6 +11,9 @@
 
 static ngx_int_t ngx_http_vd_check_signature_header(ngx_conf_t *cf,
     ngx_array_t *signatures, ngx_str_t *header);
+static ngx_int_t ngx_http_vd_number_text(ngx_conf_t *cf, ngx_str_t *text,
+    ngx_uint_t *numbers);
+static size_t ngx_http_vd_attempt_variable(u_char *p, u_char *last);
 static ngx_int_t ngx_http_vd_token(ngx_str_t *name);
 static ngx_uint_t ngx_http_vd_same_header(ngx_str_t *one, ngx_str_t *two);
 
@@ -159,6 +162,10 @@ ngx_http_vd_set_header(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     header->name = value[1];
 
+    if (ngx_http_vd_number_text(cf, &value[2], &header->numbers) != NGX_OK) {
+        return NGX_CONF_ERROR;
+    }
+
     ngx_memzero(&ccv, sizeof(ngx_http_compile_complex_value_t));
 
     ccv.cf = cf;
@@ -170,6 +177,89 @@ ngx_http_vd_set_header(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     }
 
     return NGX_CONF_OK;
+}
+
+
+/*
+ * Puts VD_KEPT_NUMBER for each "$vd_attempt" and "${vd_attempt}", so that all
+ * else in the value can be kept for attempts with another number.
+ */
+
+static ngx_int_t
+ngx_http_vd_number_text(ngx_conf_t *cf, ngx_str_t *text, ngx_uint_t *numbers)
+{
+    size_t   n;
+    u_char  *p, *src, *last;
+
+    p = ngx_pnalloc(cf->pool, text->len + 1);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    *numbers = 0;
+
+    src = text->data;
+    last = src + text->len;
+
+    text->data = p;
+
+    while (src < last) {
+        n = ngx_http_vd_attempt_variable(src, last);
+
+        if (n) {
+            *p++ = VD_KEPT_NUMBER;
+            src += n;
+            (*numbers)++;
+
+        } else {
+            *p++ = *src++;
+        }
+    }
+
+    *p = '\0';
+    text->len = p - text->data;
+
+    return NGX_OK;
+}
+
+
+/* The length of "$vd_attempt" where it stands at p, else 0. */
+
+static size_t
+ngx_http_vd_attempt_variable(u_char *p, u_char *last)
+{
+    size_t       len;
+    u_char      *end;
+    ngx_uint_t   braces;
+
+    len = sizeof("vd_attempt") - 1;
+
+    if (*p++ != '$' || p == last) {
+        return 0;
+    }
+
+    braces = (*p == '{');
+    end = p + braces + len;
+
+    if (end + braces > last
+        || ngx_strncasecmp(p + braces, (u_char *) "vd_attempt", len) != 0)
+    {
+        return 0;
+    }
+
+    if (braces) {
+        return (*end == '}') ? len + sizeof("${}") - 1 : 0;
+    }
+
+    if (end < last
+        && ((*end >= '0' && *end <= '9') || *end == '_'
+            || ((*end | 0x20) >= 'a' && (*end | 0x20) <= 'z')))
+    {
+        /* a longer name */
+        return 0;
+    }
+
+    return len + sizeof("$") - 1;
 }
 
 

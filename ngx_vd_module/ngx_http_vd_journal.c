@@ -93,6 +93,7 @@ ngx_http_vd_journal_append(ngx_http_vd_journal_t *journal,
                       "journal \"%V\": a single process cannot reload with "
                       "sync=on, records are refused until it is restarted",
                       &journal->dir);
+        ngx_http_vd_journal_refuse();
         return NGX_ERROR;
     }
 
@@ -100,6 +101,7 @@ ngx_http_vd_journal_append(ngx_http_vd_journal_t *journal,
         journal->writer = ngx_http_vd_create_writer(journal, log);
 
         if (journal->writer == NULL) {
+            ngx_http_vd_journal_refuse();
             return NGX_ERROR;
         }
     }
@@ -149,6 +151,19 @@ ngx_http_vd_journal_init_process(ngx_array_t *journals)
 
     for (i = 0; i < journals->nelts; i++) {
         journal[i]->threads = 1;
+    }
+}
+
+
+void
+ngx_http_vd_journal_refuse(void)
+{
+    ngx_http_vd_journal_counters_t  *counters;
+
+    counters = ngx_http_vd_writer_counters();
+
+    if (counters) {
+        (void) ngx_atomic_fetch_add(&counters->errors, 1);
     }
 }
 
@@ -498,13 +513,7 @@ static void
 ngx_http_vd_complain(ngx_http_vd_writer_t *writer, const char *what,
     ngx_err_t err)
 {
-    ngx_http_vd_journal_counters_t  *counters;
-
-    counters = ngx_http_vd_writer_counters();
-
-    if (counters) {
-        (void) ngx_atomic_fetch_add(&counters->errors, 1);
-    }
+    ngx_http_vd_journal_refuse();
 
     if (writer->complained
         && ngx_time() - writer->complained < NGX_HTTP_VD_COMPLAIN)

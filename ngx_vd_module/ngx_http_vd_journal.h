@@ -63,6 +63,9 @@ void ngx_http_vd_journal_init_process(ngx_array_t *journals);
 ngx_int_t ngx_http_vd_journal_append(ngx_http_vd_journal_t *journal,
     vd_record_t *record, ngx_http_vd_waiter_t *waiter, ngx_log_t *log);
 
+/* A record could not be made: it counts, as one that is not taken does. */
+void ngx_http_vd_journal_refuse(void);
+
 void ngx_http_vd_journal_forget(ngx_http_vd_waiter_t *waiter);
 
 

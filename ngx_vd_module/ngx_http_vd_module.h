@@ -15,8 +15,10 @@
 #include "ngx_http_vd_compat.h"
 #include "ngx_http_vd_journal.h"
 #include "ngx_http_vd_zone.h"
+#include "vd_digest.h"
 #include "vd_id.h"
 #include "vd_json.h"
+#include "vd_kept.h"
 #include "vd_outcome.h"
 #include "vd_sign.h"
 #include "vd_ticket.h"
@@ -25,6 +27,9 @@
 #define NGX_HTTP_VD_VERSION     "0.1.0"
 
 #define NGX_HTTP_VD_TICKET_MAX  128
+
+/* RFC 6585, 5 */
+#define NGX_HTTP_VD_HEADERS_TOO_LARGE  431
 
 /* vd_ack */
 #define NGX_HTTP_VD_ACK_DELIVERY  0
@@ -73,10 +78,24 @@ typedef struct {
 } ngx_http_vd_signature_t;
 
 
+/* VD_KEPT_NUMBER stands in the value wherever it has $vd_attempt. */
+
 typedef struct {
     ngx_str_t                       name;
     ngx_http_complex_value_t        value;
+    ngx_uint_t                      numbers;  /* how many of them it has */
 } ngx_http_vd_header_t;
+
+
+/* A header's value in one attempt. */
+
+typedef struct {
+    ngx_str_t                       text;
+    ngx_str_t                       sent;      /* empty: not sent */
+    unsigned                        numbered:1;
+    unsigned                        varies:1;  /* by attempt, as a map of
+                                                  $vd_attempt does */
+} ngx_http_vd_value_t;
 
 
 typedef struct {
@@ -140,6 +159,14 @@ typedef struct {
     ngx_uint_t                      attempt;
     ngx_chain_t                    *body;
     off_t                           body_length;
+    u_char                         *digest;    /* VD_DIGEST_LEN; or NULL */
+
+    ngx_http_vd_value_t            *values;    /* of vd_set_header */
+    ngx_str_t                       kept_text; /* VD-Kept, as it came */
+    ngx_str_t                       kept;      /* and decoded */
+    ngx_str_t                       kept_type; /* of it, the Content-Type */
+    vd_kept_t                      *keep;      /* what is kept for retries */
+    ngx_uint_t                      nkeep;
 
     /* the exchange with the receiver, that of the last connection */
     ngx_event_t                     timer;
@@ -174,6 +201,9 @@ typedef struct {
     unsigned                        accepted:1;   /* by vd_ack journal */
     unsigned                        journaled:1;
     unsigned                        retry:1;      /* VD-Attempt was given */
+    unsigned                        case_known:1;
+    unsigned                        case_varies:1;
+    unsigned                        varies:1;     /* $vd_attempt was used */
     unsigned                        chunked_reply:1;
     unsigned                        has_length:1;
     unsigned                        close:1;
@@ -240,6 +270,10 @@ void ngx_http_vd_save_session(ngx_peer_connection_t *pc, void *data);
 
 ngx_int_t ngx_http_vd_handler(ngx_http_request_t *r);
 
+/* How many there are of that name; the value is that of the last. */
+ngx_uint_t ngx_http_vd_get_header(ngx_http_request_t *r, const char *name,
+    ngx_str_t *value);
+
 /*
  * Hands the pieces of the request body to a function, those in a temporary
  * file too.  NGX_OK; NGX_ERROR if reading failed (which is logged) or the
@@ -253,6 +287,29 @@ ngx_int_t ngx_http_vd_walk_body(ngx_http_vd_ctx_t *ctx,
  * the attempt, and that of its record.
  */
 void ngx_http_vd_answer(ngx_http_request_t *r);
+
+/* ngx_http_vd_kept.c */
+
+/*
+ * VD-Output and VD-Kept: NGX_DECLINED if they are refused, with why, and with
+ * which status unless that is 400.
+ */
+ngx_int_t ngx_http_vd_take_output(ngx_http_request_t *r,
+    ngx_http_vd_ctx_t *ctx, ngx_uint_t *status, const char **error);
+ngx_int_t ngx_http_vd_take_kept(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx,
+    const char **error);
+
+/* Sets ctx->case_id, once; not before the body is there. */
+ngx_int_t ngx_http_vd_eval_case(ngx_http_vd_ctx_t *ctx);
+
+/*
+ * Sets ctx->case_id and ctx->values, and what is kept of them; NGX_DECLINED if
+ * that would be more than a retry can bring.
+ */
+ngx_int_t ngx_http_vd_eval_values(ngx_http_vd_ctx_t *ctx);
+
+/* The record's "kept", allocated; empty if nothing is. */
+ngx_int_t ngx_http_vd_kept_text(ngx_http_vd_ctx_t *ctx, ngx_str_t *text);
 
 /* ngx_http_vd_record.c */
 
@@ -288,8 +345,16 @@ void ngx_http_vd_end_attempt(ngx_http_vd_ctx_t *ctx);
 /* Makes u->request_bufs: the request's head, signed, and its body. */
 ngx_int_t ngx_http_vd_create_request(ngx_http_request_t *r);
 
-/* The app's own, or that of a case. */
+/* NGX_DECLINED if it would be sent and cannot be. */
+ngx_int_t ngx_http_vd_check_type(ngx_http_vd_ctx_t *ctx, const char **error);
+
+/*
+ * The app's own, or that of a case; what is sent may be that of vd_set_header.
+ * An odd one is the app's, and does not come through JSON as it is.
+ */
 ngx_str_t *ngx_http_vd_content_type(ngx_http_vd_ctx_t *ctx);
+ngx_str_t *ngx_http_vd_sent_type(ngx_http_vd_ctx_t *ctx);
+ngx_uint_t ngx_http_vd_odd_type(ngx_http_vd_ctx_t *ctx);
 
 /* Whether a header is made here and cannot be set by vd_set_header. */
 ngx_uint_t ngx_http_vd_own_header(ngx_http_vd_loc_conf_t *conf,

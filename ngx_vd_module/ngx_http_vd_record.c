@@ -17,6 +17,10 @@ typedef struct {
 
 static time_t ngx_http_vd_retry_seconds(ngx_http_vd_ctx_t *ctx, time_t now);
 static time_t ngx_http_vd_date(ngx_str_t *text);
+static ngx_int_t ngx_http_vd_record_uri(ngx_http_request_t *r,
+    ngx_str_t *uri);
+static void ngx_http_vd_record_host(ngx_http_request_t *r, ngx_str_t *host);
+static ngx_uint_t ngx_http_vd_is_host(ngx_str_t *name);
 static ngx_int_t ngx_http_vd_record_body(ngx_http_vd_ctx_t *ctx,
     vd_record_t *record, u_char **copy);
 static ngx_int_t ngx_http_vd_gather_piece(void *data, u_char *p, size_t len);
@@ -28,6 +32,7 @@ void
 ngx_http_vd_record(ngx_http_vd_ctx_t *ctx)
 {
     u_char                    *copy;
+    ngx_str_t                  uri;
     vd_record_t                record;
     ngx_time_t                *tp;
     ngx_http_request_t        *r;
@@ -42,7 +47,16 @@ ngx_http_vd_record(ngx_http_vd_ctx_t *ctx)
     r = ctx->request;
     tp = ngx_timeofday();
 
+    copy = NULL;
+
     ngx_memzero(&record, sizeof(vd_record_t));
+
+    if (ngx_http_vd_record_uri(r, &uri) != NGX_OK
+        || ngx_http_vd_record_body(ctx, &record, &copy) != NGX_OK)
+    {
+        ngx_http_vd_journal_refuse();
+        return;
+    }
 
     record.time = (uint64_t) tp->sec * 1000 + tp->msec;
     record.id = ngx_http_vd_text(&ctx->id);
@@ -51,7 +65,7 @@ ngx_http_vd_record(ngx_http_vd_ctx_t *ctx)
                         ? conf->output->label.data : (u_char *) "";
     record.label.len = conf->output->label.len;
     record.case_id = ngx_http_vd_text(&ctx->case_id);
-    record.uri = ngx_http_vd_text(&r->unparsed_uri);
+    record.uri = ngx_http_vd_text(&uri);
     record.attempt = ctx->attempt;
 
     if (ctx->accepted) {
@@ -76,12 +90,11 @@ ngx_http_vd_record(ngx_http_vd_ctx_t *ctx)
     }
 
     record.retry_after = ngx_http_vd_retry_seconds(ctx, tp->sec);
-    record.content_type = ngx_http_vd_text(ngx_http_vd_content_type(ctx));
+    record.content_type = ngx_http_vd_text(ngx_http_vd_sent_type(ctx));
 
-    copy = NULL;
-
-    if (ngx_http_vd_record_body(ctx, &record, &copy) != NGX_OK) {
-        return;
+    if (ctx->digest) {
+        record.digest.data = ctx->digest;
+        record.digest.len = VD_DIGEST_LEN;
     }
 
     ctx->waiter.handler = ngx_http_vd_recorded;
@@ -93,6 +106,114 @@ ngx_http_vd_record(ngx_http_vd_ctx_t *ctx)
     if (copy) {
         ngx_free(copy);
     }
+}
+
+
+/*
+ * What leads to the same location again: with a path, also where the app sent
+ * a host without one, and in ASCII, as JSON cannot hold what is not UTF-8.
+ */
+
+static ngx_int_t
+ngx_http_vd_record_uri(ngx_http_request_t *r, ngx_str_t *uri)
+{
+    size_t   i, n;
+    u_char  *p, ch;
+
+    *uri = r->unparsed_uri;
+
+    n = 0;
+
+    for (i = 0; i < uri->len; i++) {
+        n += (uri->data[i] >= 0x80);
+    }
+
+    if (n == 0 && uri->len && uri->data[0] == '/') {
+        return NGX_OK;
+    }
+
+    p = ngx_pnalloc(r->pool, 1 + uri->len + 2 * n);
+    if (p == NULL) {
+        return NGX_ERROR;
+    }
+
+    uri->data = p;
+
+    if (r->unparsed_uri.len == 0 || r->unparsed_uri.data[0] != '/') {
+        *p++ = '/';
+    }
+
+    for (i = 0; i < r->unparsed_uri.len; i++) {
+        ch = r->unparsed_uri.data[i];
+
+        if (ch >= 0x80) {
+            p = ngx_sprintf(p, "%%%02Xi", (ngx_uint_t) ch);
+
+        } else {
+            *p++ = ch;
+        }
+    }
+
+    uri->len = p - uri->data;
+
+    return NGX_OK;
+}
+
+
+/*
+ * By what the same server{} is found again: the host of the request line, or
+ * the Host header, with its port if it has one; the server's own name if the
+ * app named none.
+ */
+
+static void
+ngx_http_vd_record_host(ngx_http_request_t *r, ngx_str_t *host)
+{
+    ngx_str_t                 *server;
+    ngx_table_elt_t           *h;
+    ngx_http_core_srv_conf_t  *cscf;
+
+    h = r->headers_in.host;
+    server = &r->headers_in.server;
+
+    if (!ngx_http_vd_is_host(server)) {
+        cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
+        *host = cscf->server_name;
+
+        if (!ngx_http_vd_is_host(host)) {
+            ngx_str_null(host);
+        }
+
+        return;
+    }
+
+    *host = *server;
+
+    if (h && h->value.len > server->len
+        && ngx_strncasecmp(h->value.data, server->data, server->len) == 0
+        && h->value.data[server->len] == ':')
+    {
+        *host = h->value;
+    }
+}
+
+
+/* Neither none, nor a pattern, nor what JSON could not hold. */
+
+static ngx_uint_t
+ngx_http_vd_is_host(ngx_str_t *name)
+{
+    size_t  i;
+
+    for (i = 0; i < name->len; i++) {
+        if (name->data[i] <= 0x20 || name->data[i] >= 0x7f
+            || name->data[i] == '*' || name->data[i] == '~')
+        {
+            return 0;
+        }
+    }
+
+    return name->len > 0;
 }
 
 
@@ -156,6 +277,7 @@ ngx_http_vd_record_body(ngx_http_vd_ctx_t *ctx, vd_record_t *record,
     u_char **copy)
 {
     ngx_buf_t             *b;
+    ngx_str_t              host, kept;
     ngx_http_vd_gather_t   gather;
 
     if (!ctx->conf->journal->bodies
@@ -163,6 +285,15 @@ ngx_http_vd_record_body(ngx_http_vd_ctx_t *ctx, vd_record_t *record,
     {
         return NGX_OK;
     }
+
+    if (ngx_http_vd_kept_text(ctx, &kept) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ngx_http_vd_record_host(ctx->request, &host);
+
+    record->kept = ngx_http_vd_text(&kept);
+    record->host = ngx_http_vd_text(&host);
 
     b = ctx->body->buf;
 

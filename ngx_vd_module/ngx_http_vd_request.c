@@ -14,19 +14,16 @@
 
 
 typedef struct {
-    ngx_str_t       content_type;
-    ngx_str_t      *values;  /* of vd_set_header, empty: not sent */
-    time_t          time;
-    size_t          size;
+    ngx_str_t  content_type;
+    time_t     time;
+    size_t     size;
 } ngx_http_vd_head_t;
 
 
 static ngx_int_t ngx_http_vd_sign(ngx_http_vd_ctx_t *ctx, time_t time);
 static ngx_int_t ngx_http_vd_sign_piece(void *data, u_char *p, size_t len);
-static ngx_int_t ngx_http_vd_eval_head(ngx_http_request_t *r,
-    ngx_http_vd_ctx_t *ctx, ngx_http_vd_head_t *head);
-static ngx_int_t ngx_http_vd_eval_header(ngx_http_request_t *r,
-    ngx_http_vd_header_t *header, ngx_str_t *value);
+static ngx_int_t ngx_http_vd_eval_head(ngx_http_vd_ctx_t *ctx,
+    ngx_http_vd_head_t *head);
 static u_char *ngx_http_vd_write_head(ngx_http_vd_ctx_t *ctx,
     ngx_http_vd_head_t *head, u_char *p);
 static u_char *ngx_http_vd_write_signatures(ngx_http_vd_ctx_t *ctx,
@@ -143,7 +140,7 @@ ngx_http_vd_create_request(ngx_http_request_t *r)
 
     head.time = ngx_time();
 
-    if (ngx_http_vd_eval_head(r, ctx, &head) != NGX_OK
+    if (ngx_http_vd_eval_head(ctx, &head) != NGX_OK
         || ngx_http_vd_sign(ctx, head.time) != NGX_OK)
     {
         return NGX_ERROR;
@@ -225,8 +222,7 @@ ngx_http_vd_sign_piece(void *data, u_char *p, size_t len)
 /* What differs from request to request, and the space that all of it takes. */
 
 static ngx_int_t
-ngx_http_vd_eval_head(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx,
-    ngx_http_vd_head_t *head)
+ngx_http_vd_eval_head(ngx_http_vd_ctx_t *ctx, ngx_http_vd_head_t *head)
 {
     size_t                    size;
     ngx_uint_t                i, n;
@@ -262,27 +258,21 @@ ngx_http_vd_eval_head(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx,
     }
 
     n = conf->headers ? conf->headers->nelts : 0;
+    header = n ? conf->headers->elts : NULL;
 
-    head->values = NULL;
+    for (i = 0; i < n; i++) {
 
-    if (n) {
-        head->values = ngx_palloc(r->pool, n * sizeof(ngx_str_t));
-        if (head->values == NULL) {
+        /* a variable's value may hold anything, and so may VD-Kept */
+
+        if (ngx_http_vd_header_value(&ctx->values[i].sent) != NGX_OK) {
+            ngx_log_error(NGX_LOG_ERR, ctx->request->connection->log, 0,
+                          "control character in the value "
+                          "of \"vd_set_header\" \"%V\"", &header[i].name);
             return NGX_ERROR;
         }
 
-        header = conf->headers->elts;
-
-        for (i = 0; i < n; i++) {
-            if (ngx_http_vd_eval_header(r, &header[i], &head->values[i])
-                != NGX_OK)
-            {
-                return NGX_ERROR;
-            }
-
-            size += header[i].name.len + sizeof(": " CRLF)
-                    + head->values[i].len;
-        }
+        size += header[i].name.len + sizeof(": " CRLF)
+                + ctx->values[i].sent.len;
     }
 
     head->size = size;
@@ -291,37 +281,81 @@ ngx_http_vd_eval_head(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx,
 }
 
 
+ngx_int_t
+ngx_http_vd_check_type(ngx_http_vd_ctx_t *ctx, const char **error)
+{
+    if (ngx_http_vd_find_header(ctx->conf, "Content-Type")
+        || ngx_http_vd_header_value(ngx_http_vd_content_type(ctx)) == NGX_OK)
+    {
+        return NGX_OK;
+    }
+
+    *error = "control character in Content-Type";
+
+    return NGX_DECLINED;
+}
+
+
 ngx_str_t *
 ngx_http_vd_content_type(ngx_http_vd_ctx_t *ctx)
 {
     static ngx_str_t  json = ngx_string("application/json");
 
+    size_t            i;
     ngx_table_elt_t  *h;
+
+    if (ctx->kept_type.len) {
+        return &ctx->kept_type;
+    }
 
     h = ctx->request->headers_in.content_type;
 
-    return h ? &h->value : &json;
+    for (i = 0; h && i < h->value.len; i++) {
+        if (h->value.data[i] != ' ' && h->value.data[i] != '\t') {
+            return &h->value;
+        }
+    }
+
+    return &json;
 }
 
 
-/* A variable's value may hold anything. */
-
-static ngx_int_t
-ngx_http_vd_eval_header(ngx_http_request_t *r, ngx_http_vd_header_t *header,
-    ngx_str_t *value)
+ngx_str_t *
+ngx_http_vd_sent_type(ngx_http_vd_ctx_t *ctx)
 {
-    if (ngx_http_complex_value(r, &header->value, value) != NGX_OK) {
-        return NGX_ERROR;
+    ngx_http_vd_header_t  *header;
+
+    header = ngx_http_vd_find_header(ctx->conf, "Content-Type");
+
+    if (header == NULL) {
+        return ngx_http_vd_content_type(ctx);
     }
 
-    if (ngx_http_vd_header_value(value) != NGX_OK) {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "control character in the value "
-                      "of \"vd_set_header\" \"%V\"", &header->name);
-        return NGX_ERROR;
+    return &ctx->values[header
+                        - (ngx_http_vd_header_t *) ctx->conf->headers->elts]
+            .sent;
+}
+
+
+ngx_uint_t
+ngx_http_vd_odd_type(ngx_http_vd_ctx_t *ctx)
+{
+    size_t      i;
+    ngx_str_t  *type;
+
+    if (ngx_http_vd_find_header(ctx->conf, "Content-Type")) {
+        return 0;
     }
 
-    return NGX_OK;
+    type = ngx_http_vd_content_type(ctx);
+
+    for (i = 0; i < type->len; i++) {
+        if (type->data[i] < 0x20 || type->data[i] > 0x7e) {
+            return 1;
+        }
+    }
+
+    return 0;
 }
 
 
@@ -329,7 +363,7 @@ static u_char *
 ngx_http_vd_write_head(ngx_http_vd_ctx_t *ctx, ngx_http_vd_head_t *head,
     u_char *p)
 {
-    ngx_uint_t               i;
+    ngx_uint_t               i, n;
     ngx_http_vd_header_t    *header;
     ngx_http_vd_loc_conf_t  *conf;
 
@@ -352,14 +386,13 @@ ngx_http_vd_write_head(ngx_http_vd_ctx_t *ctx, ngx_http_vd_head_t *head,
         return NULL;
     }
 
-    if (head->values) {
-        header = conf->headers->elts;
+    n = conf->headers ? conf->headers->nelts : 0;
+    header = n ? conf->headers->elts : NULL;
 
-        for (i = 0; i < conf->headers->nelts; i++) {
-            if (head->values[i].len) {
-                p = ngx_sprintf(p, "%V: %V" CRLF, &header[i].name,
-                                &head->values[i]);
-            }
+    for (i = 0; i < n; i++) {
+        if (ctx->values[i].sent.len) {
+            p = ngx_sprintf(p, "%V: %V" CRLF, &header[i].name,
+                            &ctx->values[i].sent);
         }
     }
 

@@ -11,6 +11,8 @@
 
 static ngx_int_t ngx_http_vd_string_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
+static ngx_int_t ngx_http_vd_case_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_vd_output_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data);
 static ngx_int_t ngx_http_vd_number_variable(ngx_http_request_t *r,
@@ -46,8 +48,8 @@ static ngx_http_variable_t  ngx_http_vd_vars[] = {
     { ngx_string("vd_label"), NULL, ngx_http_vd_output_variable,
       offsetof(ngx_http_vd_output_t, label), NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
-    { ngx_string("vd_case"), NULL, ngx_http_vd_string_variable,
-      offsetof(ngx_http_vd_ctx_t, case_id), NGX_HTTP_VAR_NOCACHEABLE, 0 },
+    { ngx_string("vd_case"), NULL, ngx_http_vd_case_variable,
+      0, NGX_HTTP_VAR_NOCACHEABLE, 0 },
 
     { ngx_string("vd_attempt"), NULL, ngx_http_vd_number_variable,
       NGX_HTTP_VD_ATTEMPT, NGX_HTTP_VAR_NOCACHEABLE, 0 },
@@ -128,6 +130,32 @@ ngx_http_vd_string_variable(ngx_http_request_t *r,
 }
 
 
+/* That of a request which was refused is evaluated when it is logged. */
+
+static ngx_int_t
+ngx_http_vd_case_variable(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data)
+{
+    ngx_http_vd_ctx_t  *ctx;
+
+    ctx = ngx_http_vd_variable_ctx(r, v);
+
+    if (ctx == NULL) {
+        return NGX_OK;
+    }
+
+    if (ngx_http_vd_eval_case(ctx) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    ctx->varies |= ctx->case_varies;
+
+    ngx_http_vd_set_variable(v, &ctx->case_id);
+
+    return NGX_OK;
+}
+
+
 static ngx_int_t
 ngx_http_vd_output_variable(ngx_http_request_t *r,
     ngx_http_variable_value_t *v, uintptr_t data)
@@ -162,6 +190,7 @@ ngx_http_vd_number_variable(ngx_http_request_t *r,
     switch (data) {
 
     case NGX_HTTP_VD_ATTEMPT:
+        ctx->varies = 1;
         n = ctx->attempt;
         break;
 

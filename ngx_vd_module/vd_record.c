@@ -49,6 +49,8 @@ static vd_text_t vd_record_response(const vd_record_t *record);
 static unsigned char *vd_write_body(unsigned char *out,
     const vd_record_t *record);
 static unsigned char *vd_write_base64(unsigned char *out, vd_text_t text);
+static unsigned char *vd_write_known(unsigned char *out, const char *key,
+    vd_text_t text);
 static unsigned char *vd_write_text(unsigned char *out, const char *key,
     vd_text_t text);
 static unsigned char *vd_write_escaped(unsigned char *out,
@@ -92,6 +94,7 @@ vd_record_size(vd_record_t *record)
     len = record->id.len + record->output.len + record->label.len
           + record->case_id.len + record->uri.len + record->upstream.len
           + record->ticket_id.len + record->content_type.len
+          + record->host.len + record->kept.len + record->digest.len
           + vd_record_word(record->outcome).len
           + vd_record_word(record->reason).len
           + vd_record_word(record->ticket_error).len
@@ -160,6 +163,9 @@ vd_record_write(const vd_record_t *record, unsigned char *out)
     }
 
     p = vd_write_text(p, vd_key("content_type"), record->content_type);
+    p = vd_write_known(p, vd_key("host"), record->host);
+    p = vd_write_known(p, vd_key("kept"), record->kept);
+    p = vd_write_known(p, vd_key("digest"), record->digest);
 
     if (record->body.data != NULL) {
         p = vd_write_body(p, record);
@@ -298,6 +304,13 @@ vd_write_base64(unsigned char *out, vd_text_t text)
     }
 
     return out;
+}
+
+
+static unsigned char *
+vd_write_known(unsigned char *out, const char *key, vd_text_t text)
+{
+    return (text.data != NULL) ? vd_write_text(out, key, text) : out;
 }
 
 

@@ -51,7 +51,12 @@ typedef struct {
                                        of it are written */
     int64_t       retry_after;      /* seconds, -1: the key is left out */
     vd_text_t     content_type;
-    vd_text_t     body;             /* data NULL: the key is left out */
+
+    /* data NULL: the key is left out */
+    vd_text_t     host;
+    vd_text_t     kept;
+    vd_text_t     digest;
+    vd_text_t     body;
 
     unsigned      base64:1;         /* set by vd_record_size(): how the body
                                        is written */

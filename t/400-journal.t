@@ -7,9 +7,10 @@ use strict;
 use warnings;
 
 use Compress::Zlib qw(crc32);
+use Digest::SHA qw(sha256_hex);
 use File::Temp ();
 use IO::Socket::INET;
-use MIME::Base64 qw(decode_base64);
+use MIME::Base64 qw(decode_base64 encode_base64url);
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -22,6 +23,7 @@ my $OK   = 'reply 200 {"ticket_id":"T-1"}';
 my $UUID = qr/[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}/;
 my $KEYS = 'v time id output label case uri attempt outcome reason status upstream '
     . 'duration_ms ticket_id ticket_error response content_type';
+my $BODY = 'host kept digest body';    # the keys that come with a body
 my $RAW  = "127.0.0.1:$ENV{TEST_NGINX_RAW_PORT}";
 
 
@@ -47,6 +49,17 @@ sub record_is {
 
     local $Test::Builder::Level = $Test::Builder::Level + 1;
     return is($line, $expected, $what);
+}
+
+# What is kept of the case and of headers, names and values.
+sub kept {
+    my ($case, @headers) = @_;
+
+    my $bytes = pack 'CAnna*', 1, 'C', 0, length $case, $case;
+    while (my ($name, $value) = splice @headers, 0, 2) {
+        $bytes .= pack 'Anna*a*', 'H', length $name, length $value, $name, $value;
+    }
+    return encode_base64url($bytes);
 }
 
 # The access log, once it has this: a request is logged after its answer.
@@ -89,16 +102,20 @@ subtest 'each kind of record, to the byte' => sub {
             . output('accept',   raw('hold'), 'vd_ack journal;')
     );
 
-    my $end = sub {
+    my $digest = sha256_hex('{"case": 1}');
+    my $end    = sub {
         my (%r) = @_;
         my $quoted = sub { defined $_[0] ? qq("$_[0]") : 'null' };
         return sprintf '"uri":"/%s","attempt":1,"outcome":"%s","reason":%s,"status":%s,'
             . '"upstream":%s,"duration_ms":%s,"ticket_id":%s,"ticket_error":%s,"response":%s,'
-            . '"content_type":"application/json"%s,"crc":"C"}',
+            . '"content_type":"application/json"%s,"digest":"%s"%s,"crc":"C"}',
             $r{uri}, $r{outcome}, $quoted->($r{reason}), $r{status} // 'null',
             $quoted->(exists $r{upstream} ? $r{upstream} : $RAW), $r{duration} // 'N',
             map({ $quoted->($r{$_}) } qw(ticket_id ticket_error response)),
-            $r{outcome} eq 'delivered' ? '' : ',"body":"{\\"case\\": 1}"';
+            $r{outcome} eq 'delivered'
+                ? ('', $digest, '')
+                : (',"host":"localhost","kept":"' . kept('', @{ $r{headers} // [] }) . '"', $digest,
+                ',"body":"{\\"case\\": 1}"');
     };
     my $begin = sub {
         my ($id, $output, $label, $case) = @_;
@@ -120,7 +137,7 @@ subtest 'each kind of record, to the byte' => sub {
     my %failed = (
         status   => { status => 503, response => '{\\"error\\":\\"no\\"}' },
         connect  => { upstream => '127.0.0.1:1' },
-        internal => { upstream => undef },
+        internal => { upstream => undef, headers => [ 'X-A', "a\nb" ] },
         map { $_ => {} } qw(closed protocol timeout tls)
     );
     for my $reason (sort keys %failed) {
@@ -137,8 +154,8 @@ subtest 'each kind of record, to the byte' => sub {
         . $end->(uri => 'accept', outcome => 'accepted', upstream => undef, duration => 'null'),
         'its record');
 
-    is(keys_of($nginx->record('A')->{line}), "$KEYS crc",      'the keys without a body');
-    is(keys_of($nginx->record('Z')->{line}), "$KEYS body crc", 'the keys with a body');
+    is(keys_of($nginx->record('A')->{line}), "$KEYS digest crc", 'the keys without a body');
+    is(keys_of($nginx->record('Z')->{line}), "$KEYS $BODY crc", 'the keys with a body');
 
     my ($segment) = $nginx->segments;
     is($segment->{header}{pid}, ($nginx->workers)[0], 'the writer\'s pid');
@@ -206,7 +223,7 @@ subtest 'bodies=all' => sub {
     $nginx->deliver('/good', id => 'h', body => '{"h":1}', attempt => 3);
     $nginx->deliver('/bad',  id => 'b', body => '{"b":1}', attempt => 2);
     is($nginx->record($_)->{body}, qq({"$_":1}), "there is that of $_") for qw(g h b);
-    is(keys_of($nginx->record('g')->{line}), "$KEYS body crc", 'where it always is');
+    is(keys_of($nginx->record('g')->{line}), "$KEYS $BODY crc", 'where it always is');
     all_well($nginx);
 };
 
@@ -261,7 +278,8 @@ subtest 'bodies of all kinds come back as they were' => sub {
         my $is_utf8 = utf8::decode(my $copy = $body) && $body !~ /\xed[\xa0-\xbf]/;
         my $key     = $is_utf8 ? 'body' : 'body_b64';
 
-        is(keys_of($record->{line}), "$KEYS $key crc", "$id: $key");
+        is(keys_of($record->{line}), "$KEYS host kept digest $key crc", "$id: $key");
+        is($record->{digest}, sha256_hex($body), "$id: the digest");
         my $got = $record->{$key};
         if   ($is_utf8) { utf8::encode($got) }
         else            { $got = decode_base64($got) }

@@ -20,7 +20,7 @@ use constant {
 
 my $KEYS = 'v time id output label case uri attempt outcome reason status upstream '
     . 'duration_ms ticket_id ticket_error response';
-my $END  = 'content_type body crc';
+my $END  = 'content_type host kept digest body crc';
 my $RAW  = "127.0.0.1:$ENV{TEST_NGINX_RAW_PORT}";
 
 setlocale(LC_TIME, 'C');
