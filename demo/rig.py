@@ -171,7 +171,7 @@ class Site:
         )
         options = ["-p", f"{self.prefix}/", "-c", "nginx.conf", "-e", "error.log"]
         self._start("nginx", [self.nginx, *options], self.port)
-        options = ["run", "--config", str(self.sidecar_config)]
+        options = ["run", "--as-root", "--config", str(self.sidecar_config)]
         self._start("sidecar", [SIDECAR, *options], self.web_port)
 
     def _start_receiver(self) -> None:

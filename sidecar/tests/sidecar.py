@@ -58,7 +58,8 @@ class Sidecar:
 
     def start(self, wait: bool = True) -> None:
         """Returns once its web page answers; ``wait=False``: at once."""
-        command = [sys.executable, PROGRAM, "run", "--config", self.config]
+        command = [sys.executable, PROGRAM, "run", "--as-root"]
+        command += ["--config", self.config]
         self._process = spawn(command, self._log, user=self._user, group=WORKERS)
         if wait:
             wait_for(self._is_up, "the sidecar")

@@ -28,7 +28,7 @@ from postgres import Postgres
 from processes import PATIENCE, REPOSITORY
 from sidecar import PROGRAM, toml
 from stored import BODY, NOON, change, delivered, given_up, one, record, stored, take
-from vd_sidecar import cli
+from vd_sidecar import cli, service
 from vd_sidecar.config import Config
 from vd_sidecar.model import CANCELLED, FAILED, PENDING
 from vd_sidecar.options import Moment
@@ -541,6 +541,18 @@ def test_check(run: Cli) -> None:
     assert {"level", "subject", "text", "remedy"} == set(found[0])
 
 
+def test_run_is_not_for_root(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it makes, the service could not open."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(service, "run", lambda config: 0)
+    ran = run("run")
+    assert (ran.status, ran.out) == (2, "")
+    assert "as root" in ran.err and "sudo -u vd" in ran.err and "--as-root" in ran.err
+    assert run("run", "--as-root").status == 0
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert run("run").status == 0
+
+
 COMMANDS = (["list"], ["show", "x"], ["retry", "x"], ["cancel", "x"], ["forget", "x"])
 
 
@@ -667,7 +679,9 @@ def test_run_tells_what_is_in_its_way(
     run: Cli, config: Config, directory: Path
 ) -> None:
     shutil.rmtree(config.journal)
-    ran = run.program("run")
+    ran = run.program("run", "--as-root")
     assert ran.status == 1
-    assert ran.err.splitlines()[-1].startswith("cannot run: ")
+    told = ran.err.splitlines()[-1]
+    assert told.startswith(f"cannot run: the journal {config.journal}: No such file")
+    assert "install -d -o www-data -g " in told and "vd-sidecar check" in told
     assert sys.executable

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 from io import TextIOWrapper
@@ -19,6 +20,7 @@ from .model import CANCELLED, FAILED, PENDING
 from .options import (
     NOT_DONE,
     STORE_AWAY,
+    USAGE,
     Failed,
     config_option,
     configuration,
@@ -76,8 +78,13 @@ def main() -> None:
     show_default=True,
     help="What is logged, to the standard error: JSON unless it is a terminal.",
 )
+@click.option(
+    "--as-root",
+    is_flag=True,
+    help="Run as root all the same; the files that it makes are then root's.",
+)
 @config_option
-def run(log_level: str) -> None:
+def run(log_level: str, as_root: bool) -> None:
     """Read the journal, retry and tell, until SIGTERM.
 
     One of them for each journal; several may share a store on PostgreSQL.  What is
@@ -88,17 +95,28 @@ def run(log_level: str) -> None:
       vd-sidecar run --config /etc/vd/vd-sidecar.toml
     """
     config = configuration()
+    if os.geteuid() == 0 and not as_root:
+        text = (
+            "cannot run: as root, it would make a store that the service, which runs "
+            "as vd, cannot open: systemctl start vd-sidecar, or sudo -u vd vd-sidecar "
+            "run; --as-root if it must be"
+        )
+        raise Failed(text, USAGE)
     log.setup(level=log_level)
 
     from alembic.util.exc import CommandError
 
     from . import service
     from .journal import Busy
+    from .troubles import start_trouble
 
     try:
         status = service.run(config)
-    except (Busy, OSError) as error:
-        raise Failed(f"cannot run: {error}") from None
+    except Busy as error:
+        text = f"cannot run: {error}; systemctl status vd-sidecar shows it"
+        raise Failed(text) from None
+    except OSError as error:
+        raise Failed(f"cannot run: {start_trouble(config, error)}") from None
     except CommandError as error:
         text = f"a newer vd-sidecar made the store: {error}"
         raise Failed(text, STORE_AWAY) from None

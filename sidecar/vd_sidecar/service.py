@@ -29,6 +29,7 @@ from .nginx import Nginx
 from .notify import Notify
 from .retry import Retry
 from .store import Store, reason, wall_clock
+from .troubles import Troubles
 
 POLL_SECONDS = 0.1
 TROUBLE_SECONDS = (0.5, 1.0, 2.0, 5.0)
@@ -52,6 +53,7 @@ class Service:
         self.ingested = steady()  # when the journal was last read
         self._writer = ThreadPoolExecutor(1, "writer")
         self._stopping = asyncio.Event()
+        self._troubles = Troubles(self.store)
         self._systemd = sdnotify.SystemdNotifier()
 
     async def run(self) -> None:
@@ -69,7 +71,11 @@ class Service:
             self.store, self.config, self.ingest, self.nginx, self.in_writer
         )
         self.notify = Notify(self.store, self.config, self.nginx, self.in_writer)
-        site = await web.start(self)
+        try:
+            site = await web.start(self)
+        except OSError:
+            await self.nginx.close()
+            raise
 
         parts: dict[str, Callable[[], Awaitable[object]]] = {
             "ingest": self._ingest_step,
@@ -109,6 +115,7 @@ class Service:
         while not self._stopping.is_set():
             try:
                 await self.in_writer(self.store.migrate)
+                self._troubles.over("store")
                 return
             except SQLAlchemyError as error:
                 await self._trouble("store", error, failures)
@@ -120,6 +127,7 @@ class Service:
         while not self._stopping.is_set():
             try:
                 await step()
+                self._troubles.over(name)
                 failures = 0
             except (SQLAlchemyError, OSError) as error:
                 await self._trouble(name, error, failures)
@@ -127,12 +135,7 @@ class Service:
 
     async def _trouble(self, part: str, error: Exception, failures: int) -> None:
         seconds = TROUBLE_SECONDS[min(failures, len(TROUBLE_SECONDS) - 1)]
-        log.error(
-            "cannot go on, trying again",
-            part=part,
-            error=reason(error),
-            seconds=seconds,
-        )
+        self._troubles.tell(part, error)
         await self._pause(seconds)
 
     async def _pause(self, seconds: float) -> None:

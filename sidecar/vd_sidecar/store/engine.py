@@ -175,7 +175,7 @@ def _create_sqlite(dialect: object, record: object, args: Any, options: object) 
 
     try:
         os.close(os.open(args[0], os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
-    except FileExistsError:
+    except OSError:  # it is there; or SQLite cannot open it either, and says so
         pass
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..clock import steady
 from ..store import Store, stats
 from ..store.stats import Stats
+from ..troubles import store_trouble
 
 FRESH_SECONDS = 1.0
 SNAPSHOT_SECONDS = 2.0
@@ -57,7 +58,7 @@ class Reads:
         try:
             return future.result()
         except SQLAlchemyError as error:
-            raise Away(reason(error)) from None
+            raise Away(store_trouble(self._store, error)) from None
 
     def _read(self, function: Callable[[Connection], T]) -> T:
         deadline = steady() + self._seconds
