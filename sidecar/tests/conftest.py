@@ -19,7 +19,7 @@ from postgres import Postgres
 from receiver import Receiver
 from rig import Nginx, Output, make_journal
 from sidecar import Sidecar
-from vd_sidecar.config import Config
+from vd_sidecar.config import Config, Retention
 
 # Its memory of failed examples is for no commit.
 os.environ.setdefault(
@@ -90,12 +90,14 @@ def config(directory: Path, journal: Path) -> Config:
     """What a test changes to its needs: ``attrs.evolve(config, store=store_url)``.
 
     The test's own journal, a SQLite store, and an nginx where nobody listens.
+    Segments that were read are deleted at once.
     """
     return Config(
         journal=str(journal),
         store=f"sqlite:///{directory}/vd.db",
         nginx="http://127.0.0.1:1",
         edge="edge-1",
+        retention=Retention(segments=0.0),
     )
 
 

@@ -146,7 +146,7 @@ def test_a_journal_has_one_sidecar(sqlite_edge: StartEdge, receiver: Receiver) -
 def test_segments_that_were_read_are_deleted(
     start_edge: StartEdge, receiver: Receiver
 ) -> None:
-    edge = start_edge("28", segment="4k", workers=1)
+    edge = start_edge("28", segment="4k", workers=1, retention={"segments": "0"})
     ids = [f"segment-{number}" for number in range(20)]
     for id in ids:
         edge.fail("28", id)
@@ -157,8 +157,10 @@ def test_segments_that_were_read_are_deleted(
     assert edge.view.tallies() == edge.view.counted() == {"28": {"delivered": 20}}
 
 
-def test_segments_may_be_kept(sqlite_edge: StartEdge, receiver: Receiver) -> None:
-    edge = sqlite_edge("28", retention={"segments": "1h"})
+def test_segments_are_kept_for_an_hour(
+    sqlite_edge: StartEdge, receiver: Receiver
+) -> None:
+    edge = sqlite_edge("28")
     edge.fail("28", "kept")
     edge.view.wait("delivered", "kept")
     edge.nginx.stop()
@@ -173,7 +175,7 @@ def test_segments_may_be_kept(sqlite_edge: StartEdge, receiver: Receiver) -> Non
 def test_records_of_a_killed_worker_are_taken(
     start_edge: StartEdge, receiver: Receiver
 ) -> None:
-    edge = start_edge("28", ACCEPTING)
+    edge = start_edge("28", ACCEPTING, retention={"segments": "0"})
     edge.sidecar.stop()
     ids = [f"orphan-{number}" for number in range(6)]
     for id in ids[:3]:

@@ -69,7 +69,7 @@ class Callback:
 class Retention:
     bodies: float = 30 * 86400.0
     deliveries: float = 365 * 86400.0
-    segments: float = 0.0
+    segments: float = 3600.0  # for a store that goes back in time
 
 
 @frozen

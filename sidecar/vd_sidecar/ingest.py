@@ -3,6 +3,10 @@
 
 A step reads a bounded number of whole lines, and commits what they say together
 with how far they were read.  A crash between two steps is no event at all.
+
+A store may go back in time: a replica takes over that had not heard of the last
+seconds, a backup is put back.  Then its mark is not the one that was written last,
+and the journal is read again, from where the store knows it.
 """
 
 from __future__ import annotations
@@ -13,7 +17,14 @@ from typing import Mapping, Optional, Union
 
 import structlog
 from attrs import evolve, field, frozen, mutable
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+)
 
 from . import journal
 from .batch import Batch, set_aside
@@ -22,7 +33,7 @@ from .config import Config
 from .findings import mend_journal
 from .journal import End, Header, Segment
 from .model import Delivery, Record, Reject
-from .store import Store, reason, segments, wall_clock
+from .store import Store, edges, reason, segments, wall_clock
 from .store.segments import Position
 
 LINES = 5000  # a batch that has so many, or so many bytes, takes no further chunk
@@ -31,6 +42,8 @@ CHUNK = 1 << 18  # bytes
 LOCK_SECONDS = 1.0  # how often a silent segment's lock is tried
 SWEEP_SECONDS = 60.0
 COMPLAIN_SECONDS = 60.0
+LOOK_SECONDS = 1.0  # how often a journal that is silent has the store's mark looked at
+HOLD_SECONDS = 60.0  # for other edges, which read their journals again
 
 log = structlog.get_logger()
 
@@ -45,7 +58,11 @@ class Progress:
     settled: set[int]  # deliveries whose lease ended
 
 
-UNSTORABLE = (DBAPIError, ValueError, TypeError, OverflowError)
+class _WentBack(Exception):
+    """The store is not as it was left."""
+
+
+OF_THE_LINE = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
 PROGRAM_LIMIT = "54"  # a class of PostgreSQL's errors, to psycopg2 "operational"
 
 Line = Union[Record, Header, End, str]  # a str says why it is set aside
@@ -59,6 +76,7 @@ class _Batch:
     items: list[Item] = field(factory=list)
     positions: dict[str, Position] = field(factory=dict)
     bytes: int = 0
+    ends: set[str] = field(factory=set)  # segments that were read as far as they go
 
     @property
     def full(self) -> bool:
@@ -73,6 +91,11 @@ class Ingest:
         self._store = store
         self._config = config
         self._positions: Optional[dict[str, Position]] = None
+        self._unseen: Optional[set[str]] = None  # not read to the end since then
+        self._mark = edges.ASKED
+        self._next = edges.ASKED  # what a commit would have made of it
+        self._number = 0  # of the last batch of all edges that was seen
+        self._looked = 0.0
         self._tried: dict[str, float] = {}
         self._complained: dict[str, float] = {}
         self.unreadable: dict[str, str] = {}  # paths of segments, and why
@@ -84,6 +107,26 @@ class Ingest:
         self.records = 0
         self.rejects = 0
         self.oldest: Optional[float] = None  # when the oldest unread was written
+        self.went_back: Optional[float] = None  # when the store did
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all was taken that the journal held when the store was opened.
+
+        Or when it went back in time: until then it may take for pending what was
+        delivered.
+        """
+        return self._unseen is not None and not self._unseen
+
+    def may_claim(self, connection: Connection, now: int) -> bool:
+        """Whether nothing is known to be missing in the store, of any edge."""
+        left = edges.look(connection, self._config.edge)
+        since = now - HOLD_SECONDS * 1000  # one that is gone is not waited for
+        return (
+            self.caught_up
+            and self._is_ours(left)
+            and not any(since < each <= now for each in left.behind)
+        )
 
     def step(self) -> Progress:
         """Take what the journal holds, up to a limit.
@@ -93,19 +136,86 @@ class Ingest:
         next step begins where this one did.
         """
         began = steady()
-        if self._positions is None:
-            with self._store.reading() as connection:
-                self._positions = segments.positions(connection, self._config.edge)
+        if self._positions is None or not self._look():
+            self._load()
 
         found = journal.segments(self._config.journal)
         self.segments = len(found)
+        if self._unseen is None:
+            self._unseen = {each.uuid for each in found}
         batch = self._read(found)
-        progress = self._commit(batch)
+        try:
+            progress = self._commit(batch)
+        except _WentBack:
+            self._load()
+            return Progress(0, True, [], set())
+        self._catch_up(found, batch)
         self._clean(found)
 
         if not progress.more:
             self.scanned = began
         return progress
+
+    def _is_ours(self, left: edges.Left) -> bool:
+        """Whether the store holds all that it was seen to hold."""
+        ours = left.mark == self._mark and left.number >= self._number
+        if ours:
+            self._number = left.number
+        return ours
+
+    def _look(self) -> bool:
+        """The same, now and then."""
+        if steady() - self._looked < LOOK_SECONDS:
+            return True
+        with self._store.reading() as connection:
+            left = edges.look(connection, self._config.edge)
+        self._looked = steady()
+        return self._is_ours(left)
+
+    def _load(self) -> None:
+        """Learn from the store how far the journal was taken."""
+        edge = self._config.edge
+        mark = edges.new_mark()
+        first = self._positions is None
+
+        with self._store.writing() as connection:
+            now = self._store.now(connection)
+            left = edges.look(connection, edge)
+            asked = left.mark == edges.ASKED
+            lost = not first and not asked and not self._is_doubtful(left)
+            if lost:
+                edges.ask(connection, now)
+            positions = segments.positions(connection, edge)
+            behind = now if lost or asked else None
+            edges.begin(connection, edge, mark, left.number + 1, behind)
+
+        if lost or asked:
+            self.went_back = time.time()
+            log.error(
+                "the store has gone back in time, or another sidecar has this edge's"
+                " name: the journal is read again",
+                edge=edge,
+                asked_by_another=asked,
+            )
+        self._positions = positions
+        self._mark = self._next = mark
+        self._number = left.number + 1
+        self._looked = steady()
+        self._unseen = None
+
+    def _is_doubtful(self, left: edges.Left) -> bool:
+        """Whether it is as a commit may have left it whose answer was lost."""
+        return left.mark in (self._mark, self._next) and left.number >= self._number
+
+    def _catch_up(self, found: list[Segment], batch: _Batch) -> None:
+        """Note what was read to its end by now, or is not there any more."""
+        if not self._unseen:
+            return
+        self._unseen &= {each.uuid for each in found}
+        self._unseen -= batch.ends
+        if not self._unseen:
+            with self._store.writing() as connection:
+                edges.catch_up(connection, self._config.edge)
 
     def _read(self, found: list[Segment]) -> _Batch:
         batch = _Batch()
@@ -115,11 +225,13 @@ class Ingest:
 
         for segment in found:
             if self._position(segment).done is not None:
+                batch.ends.add(segment.uuid)
                 continue
             try:
                 self._read_on(segment, batch)
             except OSError as error:  # it stops no other segment
                 unreadable[segment.path] = error.strerror or str(error)
+                batch.ends.add(segment.uuid)
         self.unreadable = unreadable
         self._complain("segments cannot be read", unreadable)
         return batch
@@ -134,6 +246,8 @@ class Ingest:
             if batch.full:
                 return
             position, ended = self._read_segment(segment, position, batch)
+        else:
+            batch.ends.add(segment.uuid)
 
         if ended or self._abandoned(segment, position):
             position = evolve(position, done=wall_clock())
@@ -166,7 +280,11 @@ class Ingest:
         records = position.records
         ended = False
 
-        while lines := journal.read_lines(segment.path, offset, CHUNK):
+        while True:
+            lines = journal.read_lines(segment.path, offset, CHUNK)
+            if not lines:
+                batch.ends.add(segment.uuid)
+                break
             for line in lines:
                 parsed = _parse(line, segment.uuid, offset)
                 records += isinstance(parsed, (Record, str))
@@ -182,6 +300,8 @@ class Ingest:
 
                 if ended:
                     break
+            if ended:
+                batch.ends.add(segment.uuid)
             if ended or batch.full:
                 break
 
@@ -227,13 +347,16 @@ class Ingest:
             return Progress(0, False, [], set())
         try:
             progress = self._take(batch)
-        except UNSTORABLE as error:
+        except _WentBack:
+            raise
+        except Exception as error:
             if _away(error):
                 raise
             log.error(
-                "a batch cannot be stored, taking its lines singly", error=reason(error)
+                "a batch cannot be stored, looking for the lines that are to blame",
+                error=reason(error),
             )
-            progress = self._take_singly(batch)
+            progress = self._take_parts(batch)
 
         assert self._positions is not None
         self._positions.update(batch.positions)
@@ -245,7 +368,13 @@ class Ingest:
         records = [item[3] for item in batch.items if isinstance(item[3], Record)]
         rejects = [_reject(item) for item in batch.items if isinstance(item[3], str)]
 
+        self._next = edges.new_mark()
         with self._store.writing() as connection:
+            left = edges.look(connection, self._config.edge)
+            if not self._is_ours(left):
+                raise _WentBack
+            number = left.number + 1
+            edges.leave(connection, self._config.edge, self._next, number)
             now = self._store.now(connection)
             changes = Batch(connection, self._config, now)
             if records:
@@ -256,33 +385,41 @@ class Ingest:
                 set_aside(connection, self._config, now, rejects)
             segments.save_positions(connection, batch.positions.values())
 
+        self._mark, self._number = self._next, number
+        self._looked = steady()
         self._log_rejects(rejects)
         return Progress(taken, batch.full, changed, changes.settled)
 
-    def _take_singly(self, batch: _Batch) -> Progress:
-        """Commit each line by itself; what cannot be stored is set aside.
+    def _take_parts(self, batch: _Batch) -> Progress:
+        """Commit the lines that can be stored, and set aside those that cannot.
 
         The positions come last: a line that is taken twice changes nothing.
         """
-        taken = 0
-        changed: list[Delivery] = []
-        settled: set[int] = set()
-
-        for item in batch.items:
-            single = _Batch(items=[item])
-            try:
-                progress = self._take(single)
-            except UNSTORABLE as error:
-                if _away(error):
-                    raise
-                single.items = [(*item[:3], f"cannot be stored: {reason(error)}"[:500])]
-                progress = self._take(single)
-            taken += progress.records
-            changed += progress.changed
-            settled |= progress.settled
-
+        self._take(_Batch())  # or it is not the lines that it will not have
+        progress = self._take_halves(batch.items)
         self._take(_Batch(positions=batch.positions))
-        return Progress(taken, True, changed, settled)
+        return evolve(progress, more=True)
+
+    def _take_halves(self, items: list[Item]) -> Progress:
+        try:
+            return self._take(_Batch(items=items))
+        except _WentBack:
+            raise
+        except Exception as error:
+            if _away(error):
+                raise
+            if len(items) > 1:
+                middle = len(items) // 2
+                one, two = map(self._take_halves, (items[:middle], items[middle:]))
+                return Progress(
+                    one.records + two.records,
+                    True,
+                    one.changed + two.changed,
+                    one.settled | two.settled,
+                )
+            [(segment, offset, line, _)] = items
+            why = f"cannot be stored: {reason(error)}"[:500]
+            return self._take(_Batch(items=[(segment, offset, line, why)]))
 
     def _log_rejects(self, rejects: list[Reject]) -> None:
         self.rejects += len(rejects)
@@ -296,13 +433,23 @@ class Ingest:
 
     def _clean(self, found: list[Segment]) -> None:
         """Delete segments that were taken to the end, and what was never one."""
+        assert self._positions is not None
         keep = self._config.retention.segments
         now = time.time()
         undeletable: dict[str, str] = {}
 
         for segment in found:
-            done = self._position(segment).done
-            if done is not None and done / 1000 + keep <= now:
+            position = self._position(segment)
+            if position.done is None:
+                continue
+            done = position.done / 1000
+            if done > now:
+                # by a clock that was wrong: it would be kept until then
+
+                done = now
+                position = evolve(position, done=int(now * 1000))
+                self._positions[segment.uuid] = position
+            if done + keep <= now:
                 try:
                     _unlink(segment.path)
                 except OSError as error:
@@ -320,8 +467,8 @@ class Ingest:
 
 
 def _away(error: Exception) -> bool:
-    """Whether the store is away or full, as opposed to: it will not have this."""
-    if not isinstance(error, (OperationalError, InterfaceError)):
+    """Whether the store is away, full or broken, as opposed to: it will not have this."""
+    if not isinstance(error, DBAPIError) or isinstance(error, OF_THE_LINE):
         return False
     return (getattr(error.orig, "pgcode", None) or "")[:2] != PROGRAM_LIMIT
 

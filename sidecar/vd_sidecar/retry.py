@@ -180,6 +180,8 @@ class Retry:
         claims: list[Claim] = []
         with self._store.writing() as connection:
             now = self._store.now(connection)
+            if not self._ingest.may_claim(connection, now):
+                return []
             if correct:
                 self._correct(connection, now)
             for output in due:

@@ -263,9 +263,15 @@ def give_back(
 
 
 def holds(claim: Claim) -> tuple[Any, ...]:
-    """The condition under which a claim still has a say."""
+    """The condition under which a claim still has a say.
+
+    Of the delivery, not of its number alone: a store that went back in time gives
+    numbers out again.
+    """
     return (
         _deliveries.c.seq == claim.seq,
+        _deliveries.c.id == claim.id,
+        _deliveries.c.output == claim.output,
         _deliveries.c.fence == claim.fence,
         _deliveries.c.owner.is_not(None),
     )

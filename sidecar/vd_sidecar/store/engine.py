@@ -12,7 +12,7 @@ import os
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Optional
 
 import alembic.command
 import alembic.config
@@ -21,6 +21,7 @@ import alembic.script
 import sqlalchemy
 from sqlalchemy import event, func, select
 from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import QueuePool
 
 from . import schema
@@ -164,6 +165,7 @@ def _engine(url: str, sqlite: bool) -> Engine:
 
     engine = sqlalchemy.create_engine(url, **options)
     if sqlite:
+        event.listen(engine, "checkout", _check_sqlite)
         event.listen(engine, "do_connect", _create_sqlite)
         event.listen(engine, "connect", _set_up_sqlite)
     return engine
@@ -179,7 +181,26 @@ def _create_sqlite(dialect: object, record: object, args: Any, options: object) 
         pass
 
 
-def _set_up_sqlite(connection: Any, record: object) -> None:
+def _check_sqlite(connection: Any, record: Any, proxy: object) -> None:
+    # a file that was put in place of ours is the store; ours, that nobody finds any
+    # more, would take whatever we write
+
+    if record.info.get("file") != _file(record.info.get("path")):
+        raise InvalidatePoolError("another file was put in place of the store")
+
+
+def _file(path: Optional[str]) -> Optional[tuple[int, int]]:
+    try:
+        stat = os.stat(path or "")
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _set_up_sqlite(connection: Any, record: Any) -> None:
+    path = connection.execute("PRAGMA database_list").fetchone()[2]
+    record.info.update(path=path, file=_file(path))
+
     # transactions begin where we say so
 
     connection.isolation_level = None

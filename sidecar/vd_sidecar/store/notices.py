@@ -11,7 +11,7 @@ import uuid
 from typing import Any, Optional, Sequence
 
 from attrs import frozen
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.engine import Connection
 
 from ..model import Alert, Delivery
@@ -51,6 +51,26 @@ class Notice:
     tries: int
     sent: Optional[int]
     error: Optional[str]  # of the last try
+
+
+@frozen
+class Whose:
+    """Notices of these outputs; if ``but``, of all outputs but these."""
+
+    outputs: Sequence[str]
+    but: bool
+
+    def others(self) -> Whose:
+        return Whose(self.outputs, not self.but)
+
+    def condition(self) -> Any:
+        column = _notices.c.output
+        if self.but:
+            return column.not_in(self.outputs)
+        return column.in_(self.outputs)
+
+
+ALL = Whose((), but=True)
 
 
 def open_alert(
@@ -160,12 +180,18 @@ def add(connection: Connection, new: Sequence[Notice]) -> None:
 
 
 def claim_notices(
-    connection: Connection, kind: str, *, now: int, lease: float, limit: int
+    connection: Connection,
+    kind: str,
+    *,
+    now: int,
+    lease: float,
+    limit: int,
+    whose: Whose = ALL,
 ) -> list[Notice]:
     """Take notices that are due, for ``lease`` seconds; their alerts are closed."""
     rows = connection.execute(
         select(*_notices.columns)
-        .where(_notices.c.kind == kind, _notices.c.due <= now)
+        .where(_notices.c.kind == kind, _notices.c.due <= now, whose.condition())
         .order_by(_notices.c.due)
         .limit(limit)
     )
@@ -189,16 +215,22 @@ def callback_id(key: str) -> str:
     return f"callback-{key}"
 
 
-def any_due(connection: Connection, kind: str, now: int) -> bool:
+def any_due(connection: Connection, kind: str, now: int, whose: Whose = ALL) -> bool:
     """Whether ``claim_notices`` has work, without a lock."""
-    return (
-        connection.execute(
-            select(_notices.c.seq)
-            .where(_notices.c.kind == kind, _notices.c.due <= now)
-            .limit(1)
-        ).first()
-        is not None
+    return count_due(connection, kind, now, whose, most=1) > 0
+
+
+def count_due(
+    connection: Connection, kind: str, now: int, whose: Whose, most: int = 500
+) -> int:
+    """How many are due, ``most`` at most."""
+    due = (
+        select(_notices.c.seq)
+        .where(_notices.c.kind == kind, _notices.c.due <= now, whose.condition())
+        .limit(most)
+        .subquery()
     )
+    return int(connection.execute(select(func.count()).select_from(due)).scalar_one())
 
 
 def sent(connection: Connection, seq: int, now: int, remark: Optional[str]) -> None:

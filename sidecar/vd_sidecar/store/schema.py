@@ -178,6 +178,17 @@ segments = Table(
     Column("done", BigInteger),
 )
 
+# Where each edge left the store: see edges.py.
+
+edges = Table(
+    "edges",
+    metadata,
+    Column("edge", Text, primary_key=True),
+    Column("mark", BigInteger, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("behind", BigInteger),
+)
+
 alerts = Table(
     "alerts",
     metadata,

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import os
+import time
 from math import inf
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Mapping, Optional, Union
 
 from aiohttp import web
 from attrs import frozen
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 STALL_SECONDS = 30.0
 OVERDUE_SECONDS = 120.0
 UNDELIVERED_SECONDS = 900.0
+WENT_BACK_SECONDS = 86400.0  # for as long it is told
 LEVELS = (OK, WARNING, ERROR)
 
 
@@ -68,9 +70,9 @@ class Health:
             return [*checks, Check("store", ERROR, f"the store is away: {error}")]
         return [
             *checks,
-            Check("store", OK, "the store answers"),
+            check_store(self._service.ingest.went_back),
             check_retries(stats, self._idle()),
-            check_notices(stats),
+            check_notices(stats, self._service.notify.left),
         ]
 
     def _idle(self) -> float:
@@ -125,6 +127,18 @@ def check_journal(seconds: float, closed: Optional[Closed] = None) -> Check:
     return Check("journal", ERROR, text, seconds)
 
 
+def check_store(went_back: Optional[float]) -> Check:
+    """``went_back``: when the store did, Unix seconds."""
+    seconds = inf if went_back is None else time.time() - went_back
+    if not 0 <= seconds < WENT_BACK_SECONDS:
+        return Check("store", OK, "the store answers")
+    text = (
+        f"the store has gone back in time, {seconds:.0f} s ago: what the journal holds"
+        " was read again, what operators did is lost"
+    )
+    return Check("store", WARNING, text, seconds)
+
+
 def check_retries(stats: Stats, idle: float) -> Check:
     """``idle``: seconds without an answer; with one, a backlog is being worked off."""
     worst = max(stats.outputs, key=_overdue, default=None)
@@ -138,13 +152,18 @@ def check_retries(stats: Stats, idle: float) -> Check:
     return Check("retries", ERROR, text + ", and no attempts are made", seconds)
 
 
-def check_notices(stats: Stats) -> Check:
-    """Never an error: it is the mail server, Slack or the app that is not well."""
+def check_notices(stats: Stats, left: Mapping[str, int] = {}) -> Check:
+    """Never an error: it is the mail server, Slack or the app that is not well.
+
+    ``left``: of each kind, how many wait for another edge than this one.
+    """
     worst = max(stats.notices, key=_overdue, default=None)
     seconds = worst.overdue / 1000 if worst else 0.0
     if worst is None or seconds < UNDELIVERED_SECONDS:
         return Check("notices", OK, "alerts, mails and callbacks are sent", seconds)
     text = f"the oldest {worst.kind} has waited for {seconds:.0f} s"
+    if left.get(worst.kind):
+        text += "; some wait for an edge whose configuration says whereto to send them"
     return Check("notices", WARNING, text, seconds)
 
 
