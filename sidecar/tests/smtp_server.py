@@ -115,7 +115,8 @@ class SmtpServer(LoopServer):
     ``password`` it wants a login.  ``answers`` maps a stage to what is answered
     there instead: CONNECT, EHLO, STARTTLS, AUTH, MAIL, RCPT (or a recipient's
     address), DATA, END (of the data), QUIT.  ``delays``: seconds to wait at a stage
-    before.  Both may be changed at any time.  ``commands`` has all verbs heard.
+    before.  END is answered to mails of more than ``large`` bytes.  All may be changed
+    at any time.  ``commands`` has all verbs heard.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class SmtpServer(LoopServer):
         self.port = port
         self.answers: dict[str, str] = {}
         self.delays: dict[str, float] = {}
+        self.large = 0
         self.mails: list[Mail] = []
         self.commands: list[str] = []
         self.authority = authority()
@@ -217,7 +219,7 @@ class _Taker:
 
     async def handle_DATA(self, server: SMTP, session: Any, envelope: Any) -> str:
         await asyncio.sleep(self.told.delays.get("END", 0))
-        if "END" in self.told.answers:
+        if "END" in self.told.answers and len(envelope.content) > self.told.large:
             return self.told.answers["END"]
         self.told.mails.append(
             Mail(

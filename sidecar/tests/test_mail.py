@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import email
+import email.policy
+import re
 import socket
 import ssl
 import time
@@ -18,7 +21,7 @@ import pytest
 from processes import PATIENCE
 from smtp_server import SmtpServer
 from vd_sidecar.config import Smtp
-from vd_sidecar.mail import MailError, probe, send
+from vd_sidecar.mail import SMTP_POLICY, MailError, probe, send
 
 PASSWORD = "päss word/7"
 
@@ -77,7 +80,7 @@ def test_a_mail_arrives_as_it_was_written(security: str) -> None:
         refused = asyncio.run(send(message, settings(server), tls=server.trust()))
         assert refused == []
         (taken,) = server.mails
-        assert taken.data == message.as_bytes()
+        assert taken.data == message.as_bytes(policy=SMTP_POLICY)
         assert taken.sender == "vd@edge.example"
         assert taken.recipients == ("ops@example.com", "on-call@example.com")
         assert taken.tls == (security != "none")
@@ -228,6 +231,69 @@ def test_too_large_for_the_server_is_known_before_it_is_sent() -> None:
         error = fails(server, settings(server))
         assert "552" in str(error) and error.permanent
         assert "DATA" not in server.commands
+
+
+@pytest.mark.parametrize(
+    "stage, answer, too_large",
+    [
+        ("MAIL", "552 5.3.4 too large", True),
+        ("MAIL", "552 message size exceeds the limit", True),
+        ("MAIL", "523 too long", True),
+        ("RCPT", "552 5.2.3 too long for this mailbox", True),
+        ("RCPT", "552 5.2.2 mailbox full", False),
+        ("RCPT", "550 5.1.1 unknown", False),
+        ("END", "552 5.3.4 too large", True),
+        ("END", "523 the mail is too large", True),
+        ("END", "554 5.3.4 message too big", True),
+        ("END", "552 5.2.2 mailbox full", False),
+        ("END", "554 5.6.0 never", False),
+    ],
+)
+def test_what_is_too_large(stage: str, answer: str, too_large: bool) -> None:
+    with SmtpServer() as server:
+        server.answers[stage] = answer
+        assert fails(server, settings(server)).too_large is too_large
+
+
+def test_too_large_for_one_of_them() -> None:
+    """Who has it is not sent it again; the other is left for a shorter one."""
+    with SmtpServer() as server:
+        server.answers["b@example.com"] = "552 5.2.3 too long"
+        message = mail("a@example.com", "b@example.com")
+        with pytest.raises(MailError) as raised:
+            asyncio.run(send(message, settings(server)))
+        assert len(server.mails) == 1
+    assert raised.value.too_large and raised.value.remaining == ("b@example.com",)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "Fall 4711 für Störung: nicht zugestellt",
+        "ä" * 249,
+        "\U0001f600" * 120,
+        "東京 " * 80,
+        ("long words in front " * 4 + "ü ") * 3,
+        "Zürich" + "x" * 240,
+        "x" * 240 + "é",
+    ],
+)
+def test_encoded_words_are_short(subject: str) -> None:
+    """RFC 2047, 2: 75 characters each, 76 a line, and nothing is lost of them."""
+    message = mail()
+    del message["Subject"]
+    message["Subject"] = subject
+    with SmtpServer() as server:
+        asyncio.run(send(message, settings(server)))
+        (taken,) = server.mails
+    head = taken.data.partition(b"\r\n\r\n")[0]
+    words = re.findall(rb"=\?[^ ?]+\?[bq]\?[^ ?]*\?=", head)
+    assert words and max(map(len, words)) <= 75
+    lines = head.split(b"\r\n")
+    assert max(len(line) for line in lines if b"=?" in line) <= 76
+    assert all(line.strip() for line in lines)
+    parsed = email.message_from_bytes(taken.data, policy=email.policy.default)
+    assert str(parsed["Subject"]).split() == subject.split()
 
 
 def test_one_refused_for_good_loses_no_other() -> None:

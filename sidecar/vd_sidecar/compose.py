@@ -109,28 +109,36 @@ def backup_mail(
     smtp: Smtp,
     *,
     now: int,
+    attach: bool = True,
 ) -> EmailMessage:
     """The backup mail of a delivery: its case to read, and attached as it was.
 
-    ``body`` None: the case is not known any more, and the mail says so.  ``now``
-    (Unix ms) is the mail's date.  The Message-ID follows from the delivery's id,
+    ``body`` None: the case is not known any more, and the mail says so.  Without
+    ``attach``, for a server to which it was too large, it has the size and the
+    command that shows it.  ``now`` (Unix ms) is the mail's date.  The Message-ID follows from the delivery's id,
     output, state and attempts, so that a mailbox can drop what was sent twice but
     keeps both "failed" and a later "delivered".  Addresses as for ``alert_mail``.
     """
+    output = f"--output {shlex.quote(delivery.output)} --body-only"
+    show = _command(f"show {output}", [delivery.id])
     context = {
         "delivery": _fields(delivery),
         "exchanges": [_fields(exchange) for exchange in exchanges],
-        "case": None if body is None else readable(body, backup.language),
-        "file": None if body is None else _file_name(delivery.id),
+        "case": None if body is None else readable(body, backup.language, attach),
+        "file": _file_name(delivery.id) if body is not None and attach else None,
+        "size": len(body or b""),
+        "show": show,
     }
     subject, text = _render("backup", backup.language, context, backup.templates)
+    if not attach and show not in text:  # a template that does not know of it
+        text += f"\n{len(body or b'')} bytes: {show}\n"
     kind = f"{_atom(delivery.state)}-{delivery.attempts}"
     id = f"{_atom(delivery.id, dots=False)}.{_atom(delivery.output)}.{kind}"
     message = _message(subject, text, recipients, smtp, id, now)
     message["VD-Delivery"] = _header(delivery.id)
     message["VD-Output"] = _header(delivery.output)
     message["VD-State"] = _header(delivery.state)
-    if body is not None:
+    if body is not None and attach:
         message.add_attachment(
             body,
             maintype="application",

@@ -8,11 +8,12 @@ import base64
 import socket
 import ssl
 from contextlib import asynccontextmanager
+from email.header import Header
 from email.headerregistry import AddressHeader
 from email.message import EmailMessage
-from email.policy import SMTP as SMTP_DEFAULT
+from email.policy import EmailPolicy
 from functools import lru_cache
-from typing import AsyncIterator, Optional, Sequence
+from typing import Any, AsyncIterator, Optional, Sequence
 
 from aiosmtplib import (
     SMTP,
@@ -28,7 +29,24 @@ from .text import line
 # A subject of ours fits; with the usual 78 a long one would begin on a second line,
 # behind an empty first one.
 
-SMTP_POLICY = SMTP_DEFAULT.clone(max_line_length=200)
+MAX_LINE = 200
+
+
+class _Policy(EmailPolicy):
+    """Writes what is not ASCII in encoded words of 75 characters at most (RFC 2047,
+    2), which Python makes as long as a line may be."""
+
+    def fold(self, name: str, value: Any) -> str:
+        if str(value).isascii():
+            return super().fold(name, value)
+        header = Header(str(value), "utf-8", maxlinelen=75, header_name=name)
+        return f"{name}: {header.encode(linesep=self.linesep)}{self.linesep}"
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        return self.fold(name, value).encode("ascii", "surrogateescape")
+
+
+SMTP_POLICY = _Policy(linesep="\r\n", max_line_length=MAX_LINE)
 
 QUIT_TIMEOUT = 2.0  # seconds; the mail is the server's by then
 
@@ -38,6 +56,7 @@ class MailError(Exception):
 
     ``permanent``: this mail will never be taken, whoever tries.  What an operator
     can put right (login, certificate, sender, relaying) is not permanent.
+    ``too_large``: a shorter one might be.
     ``retry_after``: seconds, if the server said when; SMTP has no word for it.
     ``remaining``: the recipients that a next try should be for; those of the mail
     who are not in it have it, or will never take it.
@@ -49,9 +68,11 @@ class MailError(Exception):
         permanent: bool = False,
         retry_after: Optional[float] = None,
         remaining: Sequence[str] = (),
+        too_large: bool = False,
     ) -> None:
         super().__init__(text)
         self.permanent = permanent
+        self.too_large = too_large
         self.retry_after = retry_after
         self.remaining = tuple(remaining)
 
@@ -75,7 +96,7 @@ async def send(
     """
     to = list(recipients) if recipients is not None else _addresses(message, "To")
     (sender,) = _addresses(message, "From")
-    data = message.as_bytes(policy=SMTP_POLICY)
+    data = await asyncio.to_thread(message.as_bytes, policy=SMTP_POLICY)
     async with _session(smtp, tls, to) as session:
         client = session.client
         size = [f"SIZE={len(data)}"] if client.supports_extension("size") else []
@@ -84,15 +105,18 @@ async def send(
         refused = await _recipients(session, to)
         if len(refused) == len(to):
             permanent = all(_is_final(refusal) for refusal in refused)
-            raise session.error(_answers(refused), permanent)
+            too_large = all(_is_too_large(refusal) for refusal in refused)
+            raise session.error(_answers(refused), permanent, too_large)
         session.stage = "DATA"
         await client.data(data)
 
-        later = [item.recipient for item in refused if not _is_final(item)]
+        later = [r for r in refused if _is_too_large(r) or not _is_final(r)]
         if later:
-            session.remaining = later
+            session.remaining = [refusal.recipient for refusal in later]
             session.stage = "RCPT TO"
-            raise session.error(f"taken for others, but {_answers(refused)}")
+            too_large = all(_is_too_large(refusal) for refusal in later)
+            text = f"taken for others, but {_answers(refused)}"
+            raise session.error(text, too_large=too_large)
         return [session.describe("RCPT TO", _answers([item])) for item in refused]
 
 
@@ -130,9 +154,11 @@ class _Session:
         host = f"[{self.smtp.host}]" if ":" in self.smtp.host else self.smtp.host
         return f"{host}:{self.smtp.port}: {line(text, 500)}"
 
-    def error(self, what: str, permanent: bool = False) -> MailError:
+    def error(
+        self, what: str, permanent: bool = False, too_large: bool = False
+    ) -> MailError:
         text = self.describe(self.stage, what)
-        return MailError(text, permanent, None, self.remaining)
+        return MailError(text, permanent, None, self.remaining, too_large)
 
 
 @asynccontextmanager
@@ -161,9 +187,10 @@ async def _session(
         text = f"timed out after {smtp.timeout:g} s"
         raise session.error(text) from None
     except SMTPResponseException as exc:
-        permanent = session.stage == "DATA" and _is_final(exc)
-        permanent = permanent or exc.code == 552  # too large: MAIL FROM says it too
-        raise session.error(f"{exc.code} {exc.message}", permanent) from None
+        too_large = _is_too_large(exc)  # MAIL FROM says it too
+        permanent = too_large or (session.stage == "DATA" and _is_final(exc))
+        text = f"{exc.code} {exc.message}"
+        raise session.error(text, permanent, too_large) from None
     except (SMTPException, OSError, ValueError) as exc:
         raise session.error(str(exc.__cause__ or exc)) from None
     finally:
@@ -224,6 +251,14 @@ def _is_final(exc: SMTPResponseException) -> bool:
     return (
         500 <= exc.code < 600 and exc.code != 530 and not exc.message.startswith("5.7.")
     )
+
+
+def _is_too_large(exc: SMTPResponseException) -> bool:
+    """RFC 1870 and RFC 3463; some say 523.  A mailbox that is full (x.2.2) is no
+    matter of this mail's size."""
+    if exc.code in (523, 552):
+        return not exc.message.startswith("5.2.2")
+    return exc.message.startswith(("5.3.4", "5.2.3"))
 
 
 def _answers(refused: Sequence[SMTPRecipientRefused]) -> str:

@@ -16,23 +16,26 @@ from typing import Awaitable, Callable, Optional, Sequence, Union
 
 import aiohttp
 import structlog
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from . import compose, mail, slack
 from .clock import steady
-from .config import Config
+from .config import Config, Smtp
 from .mail import MailError
 from .model import FAILED, Alert, Delivery, Reject
 from .nginx import Lost, Nginx, NotSent
 from .retry import InWriter
 from .slack import SlackError
 from .store import Store, deliveries, notices, segments
-from .store.notices import Notice
+from .store.notices import Notice, Whose
 
 POLL_SECONDS = 0.5
 LEASE_SECONDS = 120.0  # longer than any sending takes
 AT_ONCE = 4
 NAMED = compose.MAX_NAMED
 BACKOFF_SECONDS = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+LEFT_SECONDS = 60.0  # for which notices that are not ours may wait in silence
 HOPELESS_SECONDS = 3600.0  # refused for good, until someone mends it
 
 log = structlog.get_logger()
@@ -69,6 +72,8 @@ class Notify:
             notices.CALLBACK: self._callback,
         }
         self.kinds = tuple(self._send)
+        self.left: dict[str, int] = {}  # of each kind, what waits for another edge
+        self._counted: dict[str, float] = {}
         self.sent: Counter[str] = Counter()  # by kind, as is what failed
         self.failed: Counter[str] = Counter()
 
@@ -82,11 +87,34 @@ class Notify:
             await asyncio.sleep(POLL_SECONDS)
             return
         began = steady()
-        await asyncio.gather(*(self._attempt(notice, began) for notice in taken))
+        attempts = (self._attempt(notice, began) for notice in taken)
+        ends = await asyncio.gather(*attempts, return_exceptions=True)
+        for end in ends:
+            if end is not None:
+                raise end
+
+    def _can_send(self, kind: str, output: str) -> bool:
+        """Whether the configuration says whereto, and by what."""
+        if kind == notices.CALLBACK:
+            return self._config.callback.location is not None
+        of = self._config.output(output)
+        if kind == notices.ALERT_SLACK:
+            return of.alerts.slack_webhook_file is not None
+        email = of.backup.email if kind == notices.BACKUP else of.alerts.email
+        return self._config.smtp is not None and bool(email)
+
+    def _mine(self, kind: str) -> Whose:
+        """The outputs whose notices this edge can send; the others are for others."""
+        rest = self._can_send(kind, "")
+        named = self._config.outputs
+        return Whose([o for o in named if self._can_send(kind, o) != rest], rest)
 
     def _claim(self, kind: str) -> list[Notice]:
+        mine = self._mine(kind)
         with self._store.reading() as connection:
-            if not notices.any_due(connection, kind, self._store.now(connection)):
+            now = self._store.now(connection)
+            self._count_left(connection, kind, now, mine)
+            if not notices.any_due(connection, kind, now, mine):
                 return []
         with self._store.writing() as connection:
             return notices.claim_notices(
@@ -95,21 +123,49 @@ class Notify:
                 now=self._store.now(connection),
                 lease=LEASE_SECONDS,
                 limit=AT_ONCE,
+                whose=mine,
             )
 
+    def _count_left(
+        self, connection: Connection, kind: str, now: int, mine: Whose
+    ) -> None:
+        """Now and then: what is not ours, and nobody else has sent for some time."""
+        if steady() - self._counted.get(kind, -LEFT_SECONDS) < LEFT_SECONDS:
+            return
+        self._counted[kind] = steady()
+        before = now - round(LEFT_SECONDS * 1000)
+        left = notices.count_due(connection, kind, before, mine.others())
+        if left:
+            log.warning(
+                "notices wait for an edge that can send them: the configuration of"
+                " this one does not say whereto, or has no [smtp]",
+                kind=kind,
+                waiting=left,
+            )
+        self.left[kind] = left
+
     async def _attempt(self, notice: Notice, began: float) -> None:
+        """Send it or put it off, whatever is wrong with it."""
         about = log.bind(notice=notice.key, kind=notice.kind, output=notice.output)
         try:
             remark = await asyncio.wait_for(
                 self._send[notice.kind](notice), LEASE_SECONDS - (steady() - began) - 5
             )
+        except SQLAlchemyError:
+            raise  # its lease ends, and it is tried again
         except (NotTaken, asyncio.TimeoutError) as error:
-            self.failed[notice.kind] += 1
-            await self._in_writer(partial(self._postpone, notice, error))
+            await self._put_off(notice, error)
+        except Exception as error:
+            about.exception("a notice cannot be sent: this is a fault of the sidecar")
+            await self._put_off(notice, NotTaken(f"{type(error).__name__}: {error}"))
         else:
             self.sent[notice.kind] += 1
             about.info("sent", remark=remark)
             await self._in_writer(partial(self._sent, notice, remark))
+
+    async def _put_off(self, notice: Notice, error: Exception) -> None:
+        self.failed[notice.kind] += 1
+        await self._in_writer(partial(self._postpone, notice, error))
 
     def _sent(self, notice: Notice, remark: Optional[str]) -> None:
         with self._store.writing() as connection:
@@ -140,27 +196,28 @@ class Notify:
     async def _alert_mail(self, notice: Notice) -> Optional[str]:
         alert, about, now = await asyncio.to_thread(self._read_alert, notice)
         alerts = self._config.output(notice.output).alerts
-        if self._config.smtp is None or not alerts.email:
-            raise NotTaken("no smtp or recipients are configured any more")
-        message = compose.alert_mail(
+        compose_ = partial(
+            compose.alert_mail,
             alert,
             about,
             alerts.email,
-            self._config.smtp,
+            self._smtp,
             now=now,
             language=alerts.language,
             templates=self._config.backup.templates,
         )
-        return await self._mail(message, notice)
+        try:
+            return await self._mail(await asyncio.to_thread(compose_), notice.payload)
+        except MailError as error:
+            raise _not_taken(error) from None
 
     async def _alert_slack(self, notice: Notice) -> Optional[str]:
         alert, about, _ = await asyncio.to_thread(self._read_alert, notice)
         alerts = self._config.output(notice.output).alerts
         url_file = alerts.slack_webhook_file
-        if url_file is None:
-            raise NotTaken("no slack_webhook_file is configured any more")
-
-        payload = compose.alert_slack(
+        assert url_file is not None
+        payload = await asyncio.to_thread(
+            compose.alert_slack,
             alert,
             about,
             language=alerts.language,
@@ -175,29 +232,38 @@ class Notify:
         return None
 
     async def _backup(self, notice: Notice) -> Optional[str]:
-        backup = self._config.output(notice.output).backup
-        message = await asyncio.to_thread(self._compose_backup, notice)
+        message = await asyncio.to_thread(self._compose_backup, notice, True)
         if message is None:
             return "the case was forgotten meanwhile"
-        if self._config.smtp is None or not backup.email:
-            raise NotTaken("no smtp or recipients are configured any more")
-        return await self._mail(message, notice)
-
-    async def _mail(self, message: EmailMessage, notice: Notice) -> Optional[str]:
-        """Send it, after a try that only some took: to the others."""
-        assert self._config.smtp is not None
-        left = notice.payload.split("\n") if notice.payload else None
         try:
-            refused = await mail.send(message, self._config.smtp, left)
+            return await self._mail(message, notice.payload)
         except MailError as error:
-            after = HOPELESS_SECONDS if error.permanent else error.retry_after
-            raise NotTaken(str(error), after, error.remaining) from None
-        return "; ".join(refused) or None
+            if not error.too_large:
+                raise _not_taken(error) from None
+            why, left = str(error), "\n".join(error.remaining)
+
+        message = await asyncio.to_thread(self._compose_backup, notice, False)
+        if message is None:
+            return "the case was forgotten meanwhile"
+        try:
+            remark = await self._mail(message, left)
+        except MailError as error:
+            raise _not_taken(error) from None
+        return "; ".join(filter(None, (f"sent without the case: {why}", remark)))
+
+    @property
+    def _smtp(self) -> Smtp:
+        assert self._config.smtp is not None
+        return self._config.smtp
+
+    async def _mail(self, message: EmailMessage, left: Optional[str]) -> Optional[str]:
+        """Send it, after a try that only some took: to those who are ``left``."""
+        recipients = left.split("\n") if left else None
+        return "; ".join(await mail.send(message, self._smtp, recipients)) or None
 
     async def _callback(self, notice: Notice) -> Optional[str]:
         location = self._config.callback.location
-        if location is None:
-            raise NotTaken("no callback location is configured any more")
+        assert location is not None
         try:
             answer = await self._nginx.attempt(
                 location,
@@ -229,11 +295,12 @@ class Notify:
                 about = segments.rejects(connection, alert.seq, NAMED)
             return alert, about, self._store.now(connection)
 
-    def _compose_backup(self, notice: Notice) -> Optional[EmailMessage]:
+    def _compose_backup(self, notice: Notice, attach: bool) -> Optional[EmailMessage]:
+        """None if the case was forgotten meanwhile."""
         assert notice.delivery is not None
         with self._store.reading() as connection:
             found = deliveries.by_seqs(connection, [notice.delivery])
-            if not found or found[0].forgotten or self._config.smtp is None:
+            if not found or found[0].forgotten:
                 return None
             backup = self._config.output(notice.output).backup
             return compose.backup_mail(
@@ -242,6 +309,12 @@ class Notify:
                 deliveries.exchanges(connection, notice.delivery),
                 backup.email,
                 backup,
-                self._config.smtp,
+                self._smtp,
                 now=self._store.now(connection),
+                attach=attach,
             )
+
+
+def _not_taken(error: MailError) -> NotTaken:
+    after = HOPELESS_SECONDS if error.permanent else error.retry_after
+    return NotTaken(str(error), after, error.remaining)

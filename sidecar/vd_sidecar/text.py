@@ -54,7 +54,7 @@ def when(ms: int) -> str:
     return utc(ms).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def readable(body: bytes, language: str = "en") -> str:
+def readable(body: bytes, language: str = "en", attached: bool = True) -> str:
     """A case as people read it: ``Key: value`` lines, what is nested indented.
 
     What is not JSON is given as text.  Numbers are as written, doubled keys are
@@ -62,7 +62,10 @@ def readable(body: bytes, language: str = "en") -> str:
     """
     german = language == "de"
     words = {True: "ja" if german else "yes", False: "nein" if german else "no"}
-    rest = "[… der Rest steht im Anhang]" if german else "[… the rest is attached]"
+    if attached:
+        rest = "[… der Rest steht im Anhang]" if german else "[… the rest is attached]"
+    else:
+        rest = "[…]"
     text = body.decode("utf-8-sig", "replace")
     try:
         case: object = json.loads(
