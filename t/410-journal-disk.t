@@ -116,6 +116,28 @@ sub counters {
 }
 
 
+# The body is read twice from its file: for its digest, and for its record.
+subtest 'a record that cannot be made counts as an error' => sub {
+    my $nginx = Test::VD::Journal->start(
+        journal => 'sync=off',
+        server  => output('ack', raw('hold'), 'vd_ack journal;')
+            . output('file', raw('hold'), 'vd_ack journal; client_body_in_file_only clean;')
+    );
+    answered($nginx->deliver('/ack', id => 'first'), '202 pending true', 'before');
+
+    my $trace = $nginx->trace('-e', 'trace=pread64', '-e', 'inject=pread64:error=EIO:when=2');
+    answered($nginx->deliver('/file', id => 'no'), '503 failed false', 'the app is told');
+    $nginx->release($trace);
+    answered($nginx->deliver('/file', id => 'yes'), '202 pending true', 'after');
+
+    is_deeply([ counters($nginx) ], [ 2, 0, 1 ], 'the counters');
+    is(join(' ', sort map { $_->{id} } $nginx->records), 'first yes', 'the records');
+    like($nginx->whole_log, qr/\[crit\].* pread\(\) ".*" failed \(5: Input/, 'why');
+    is($nginx->wrong, '', 'the journal is sound');
+    $nginx->stop;
+};
+
+
 subtest 'a full disk, and space again' => sub {
     my $nginx = Test::VD::Journal->start(tmpfs => '1m', journal => '', server => $OUTPUTS);
     my %answers;

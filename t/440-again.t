@@ -9,16 +9,16 @@ use warnings;
 
 use Digest::SHA qw(sha256_hex);
 use IO::Socket::INET;
-use JSON::PP qw(decode_json);
-use List::Util qw(shuffle);
-use MIME::Base64 qw(decode_base64url encode_base64url);
 use Test::More;
 
 use Test::VD;
 use Test::VD::Again qw(location first_request again wire same_but_for_attempt exchange);
 use Test::VD::Journal;
 
-use constant RANDOM => 60;
+use constant {
+    LOCATIONS => 15,
+    REQUESTS  => 4,
+};
 
 my $BINARY = join '', map chr, 0 .. 255;
 my $UTF8   = "Stra\xc3\x9fe \xf0\x9f\x9a\x91";
@@ -69,14 +69,6 @@ sub state_of {
     return $answer =~ /^(\d+) .*"state":"(\w+)"/s ? "$1 $2" : $answer;
 }
 
-# The error of an answer, with its status.
-sub error_of {
-    my ($answer) = @_;
-    my ($status) = $answer =~ /^(\d+) /;
-    my ($json)   = $answer =~ /(\{[^\n]*\})\n\z/;
-    return $json ? "$status " . (decode_json($json)->{error} // 'no error') : $answer;
-}
-
 sub all_well {
     my ($nginx) = @_;
 
@@ -107,7 +99,7 @@ sub repeated {
     }
     my @later = grep { $_->{id} eq $id && $_->{attempt} > 1 } $nginx->records;
     for my $key (qw(case content_type)) {
-        my @values = map { ($_->{$key} // 'null') =~ s/^try-\d+$/try-/r } $record, @later;
+        my @values = map { ($_->{$key} // 'null') =~ s/\btry-\d+/try-/gr } $record, @later;
         is_deeply(\@values, [ ($values[0]) x 3 ], "$what: $key in the records");
     }
     return ($record, $first);
@@ -241,6 +233,59 @@ subtest 'types and bodies of all kinds' => sub {
         my ($record)
             = repeated($nginx, $name->{$id}, $id, first_request($id, uri => "/$id", body => $body{$id}));
         is($record->{digest}, sha256_hex($body{$id}), "$id: the digest");
+    }
+    all_well($nginx);
+};
+
+# Bytes that nginx lets a header's value have, and that may be sent on.
+sub random_value {
+    my ($most) = @_;
+
+    my @bytes = ("\t", map chr, 0x20 .. 0x7e, 0x80 .. 0xff);
+    return join '', map { $bytes[ rand @bytes ] } 1 .. int rand $most;
+}
+
+# Values of vd_case and vd_set_header.  What takes $vd_attempt from a map is made
+# anew, with all else that is in the same value.
+my @FROM_APP = (qw(a - / $mapped $twice $changed $vd_id $request_id $msec $remote_port $arg_who),
+    map {"\${http_x_$_}"} 1 .. 4);
+
+sub random_text {
+    my @pieces = rand 6 < 1 ? qw(a - / [try-$vd_attempt] $numbered $deeper) : @_;
+    return join ' ', map { $pieces[ rand @pieces ] } 0 .. rand 5;
+}
+
+sub random_header {
+    return random_text(@FROM_APP, qw([try-$vd_attempt] [try-${vd_attempt}] ${vd_case}x));
+}
+
+my $seed = $ENV{TEST_VD_SEED} // int rand 2**31;
+
+subtest "at random, TEST_VD_SEED=$seed" => sub {
+    srand $seed;
+
+    my %location;
+    for my $id (map {"random$_"} 1 .. LOCATIONS) {
+        my @names = (map({"X-R$_"} 1 .. rand 6), rand 4 < 1 ? 'Content-Type' : ());
+        $location{$id} = join '',
+            map { sprintf qq(vd_set_header %s "%s";\n), $_, random_header() } @names;
+        $location{$id} .= 'vd_case "' . join(' ', @FROM_APP[ map { rand @FROM_APP } 0 .. rand 5 ]) . '";'
+            if rand 2 < 1;
+    }
+    my ($nginx, $name) = start(\%location);
+
+    for my $id (sort keys %location) {
+        for my $n (0 .. REQUESTS - 1) {
+            my @headers = map { "X-$_: " . random_value(40) } grep { rand 3 < 2 } 1 .. 4;
+            push @headers, 'Content-Type: ' . random_value(40) if rand 2 < 1;
+            push @headers, 'X-Case-Id: ' . random_value(rand 4 < 1 ? 600 : 20) if rand 2 < 1;
+            push @headers, 'X-Tenant: acme' if rand 2 < 1;
+
+            my $body = rand 2 < 1 ? '{"case": 1}' : '"' . 'x' x int(rand 3000) . '"';
+            repeated($nginx, $name->{$id}, "$id, $n", first_request("$id-$n",
+                uri => "/$id?who=$n", headers => \@headers, body => $body), 3 * $n)
+                or diag $location{$id}, explain \@headers;
+        }
     }
     all_well($nginx);
 };
