@@ -7,6 +7,7 @@ use v5.10.1;
 use strict;
 use warnings;
 
+use File::Basename qw(dirname);
 use IO::Socket::INET;
 use JSON::PP qw(decode_json);
 use MIME::Base64 qw(decode_base64url encode_base64url);
@@ -447,6 +448,60 @@ subtest 'the log knows the case of what was refused' => sub {
     }), 'all are logged');
     my @expected = (map({"$_ POST C-$_ " . ($_ == 409 ? 2 : 1)} sort keys %request), '405 PUT C-405 ');
     is($log, join('', map {"$_\n"} @expected), 'with their cases');
+    all_well($nginx);
+};
+
+
+# ---- what the README advises ----
+
+# The block of code in which there is this.
+sub readme {
+    my ($pattern) = @_;
+
+    open my $file, '<', dirname(__FILE__) . '/../README.md' or die "cannot read README.md: $!\n";
+    my $text = do { local $/; <$file> };
+    my @found = grep {/$pattern/} $text =~ /^ *```\w+\n(.*?)^ *```$/msg;
+    die scalar @found, " such blocks in README.md\n" if @found != 1;
+    return $found[0];
+}
+
+subtest 'only the sidecar may send VD-Attempt' => sub {
+    my ($map, $if) = readme(qr/not_the_sidecar/) =~ /(map .*?\n  \})\n.*(if .*\})/s;
+    my ($config) = location('t', $if);
+    my $nginx = start($config, http => $map);
+
+    for my $case ([ '127.0.0.1', 2, 202 ], [ '127.0.0.1', '', 202 ], [ '127.0.0.2', '', 202 ],
+        [ '127.0.0.2', 1, 403 ], [ '127.0.0.11', 2, 403 ])
+    {
+        my ($address, $attempt, $status) = @{$case};
+        my $socket = IO::Socket::INET->new(PeerAddr => "127.0.0.1:$nginx->{port}", LocalAddr => $address)
+            or die "cannot connect: $@\n";
+        print {$socket} first_request('x', uri => '/t',
+            headers => [ $attempt ? "VD-Attempt: $attempt" : () ]);
+        like($nginx->finish($socket), qr/^$status /, "$address, VD-Attempt '$attempt'");
+    }
+    all_well($nginx);
+};
+
+
+subtest 'replay' => sub {
+    my ($config, $name) = location('t', 'vd_set_header X-Case-Id $vd_case; vd_validate off; '
+        . 'vd_set_header X-A "$http_x_a try-$vd_attempt"; vd_set_header X-B "$http_x_b";');
+    my $nginx = start('return 500;', http => '');
+    $nginx->reload(
+        journal => 'sync=off',
+        server  => 'server_name unused.test;',
+        http    => join '', map {"server { listen 127.0.0.1:$nginx->{port}$_ vd_secret_file secret; }"}
+            ' default_server; server_name other.test;', "; server_name this.test; $config",
+    );
+    failed($nginx, 'A', host => 'this.test', body => "\xff\0\n", target => "/t?a='b'&c=\"\\",
+        headers => [ 'X-A: 1', "X-Case-Id: caf\xe9\t1", "Content-Type: text/\xe9" ]);
+
+    $nginx->write_file('replay', readme(qr/^# usage: replay /m));
+    open my $replay, '-|', 'bash', "$nginx->{dir}/replay", $nginx->{journal}, "http://127.0.0.1:$nginx->{port}"
+        or die "bash: $!\n";
+    like(join('', readline $replay), qr/^\{"id":"A","output":"t","state":"pending","attempt":2,/, 'it is sent');
+    is(same_but_for_attempt(wire($name, 2), 2), same_but_for_attempt(wire($name, 1), 1), 'the same again');
     all_well($nginx);
 };
 
