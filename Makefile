@@ -125,9 +125,13 @@ logged = rm -rf $(1) && mkdir -m 1777 $(1) && { $(2); } && status=0 \
 full-nginx = build-aux/nginx-build $(1) $(2) 'binary modules' \
 	--with-compat --with-debug --with-threads --with-pcre-jit \
 	--with-http_addition_module --with-http_auth_request_module \
-	--with-http_realip_module --with-http_ssl_module --with-poll_module \
+	--with-http_dav_module --with-http_gunzip_module \
+	--with-http_gzip_static_module --with-http_image_filter_module \
+	--with-http_realip_module --with-http_secure_link_module \
+	--with-http_slice_module --with-http_ssl_module \
 	--with-http_stub_status_module --with-http_sub_module \
-	--with-http_v2_module $(3)
+	--with-http_v2_module --with-http_xslt_module \
+	--with-poll_module --with-select_module $(3)
 
 
 suites: deps build

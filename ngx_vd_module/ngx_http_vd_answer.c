@@ -14,6 +14,7 @@ static u_char *ngx_http_vd_write_string(u_char *p, const char *key,
     ngx_str_t *value);
 static u_char *ngx_http_vd_write_name(u_char *p, const char *key,
     const char *value);
+static void ngx_http_vd_make_final(ngx_http_request_t *r);
 static ngx_int_t ngx_http_vd_send_json(ngx_http_request_t *r,
     ngx_uint_t status, ngx_buf_t *b);
 
@@ -26,9 +27,9 @@ ngx_http_vd_send_outcome(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
     ngx_buf_t   *b;
     const char  *ticket_error;
 
+    /* 6: the longest escape */
     size = 256 + ctx->id.len + ctx->conf->output->id.len
-           + ctx->ticket_id.len
-           + ngx_escape_json(NULL, ctx->ticket_id.data, ctx->ticket_id.len);
+           + 6 * ctx->ticket_id.len;
 
     b = ngx_create_temp_buf(r->pool, size);
     if (b == NULL) {
@@ -81,11 +82,16 @@ ngx_http_vd_answer_status(ngx_http_vd_ctx_t *ctx)
 }
 
 
-/* A key and a string, or null where it is empty. */
+/*
+ * A key and a string, or null where it is empty.  With "<" escaped it can be
+ * no tag and no command, whoever gets to read the answer.
+ */
 
 static u_char *
 ngx_http_vd_write_string(u_char *p, const char *key, ngx_str_t *value)
 {
+    size_t  i;
+
     p = ngx_cpymem(p, key, ngx_strlen(key));
 
     if (value->len == 0) {
@@ -93,7 +99,17 @@ ngx_http_vd_write_string(u_char *p, const char *key, ngx_str_t *value)
     }
 
     *p++ = '"';
-    p = (u_char *) ngx_escape_json(p, value->data, value->len);
+
+    for (i = 0; i < value->len; i++) {
+
+        if (value->data[i] == '<') {
+            p = ngx_cpymem(p, "\\u003c", 6);
+            continue;
+        }
+
+        p = (u_char *) ngx_escape_json(p, &value->data[i], 1);
+    }
+
     *p++ = '"';
 
     return p;
@@ -140,14 +156,47 @@ ngx_http_vd_send_error(ngx_http_request_t *r, ngx_uint_t status,
 }
 
 
+/*
+ * Neither the request nor the configuration makes another answer of this one.
+ * Where a filter fails nginx forgets our context, with which the log handler
+ * works.
+ */
+
+static void
+ngx_http_vd_make_final(ngx_http_request_t *r)
+{
+    ngx_http_vd_ctx_t       *ctx;
+    ngx_http_vd_loc_conf_t  *conf;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_vd_module);
+    conf = ngx_http_get_module_loc_conf(r, ngx_http_vd_module);
+
+    if (ctx->log_handler) {
+        r->log_handler = ctx->log_handler;
+    }
+
+    /* If-Match and the like, Range */
+    r->disable_not_modified = 1;
+    r->allow_ranges = 0;
+
+    /* error_page without "=" would have its own status override ours */
+    r->err_status = 0;
+
+    /* as if one had been shown: there will be none */
+    r->error_page = 1;
+
+    /* with filters that work on JSON turned off */
+    r->loc_conf = conf->answer_conf;
+}
+
+
 static ngx_int_t
 ngx_http_vd_send_json(ngx_http_request_t *r, ngx_uint_t status, ngx_buf_t *b)
 {
     ngx_int_t    rc;
     ngx_chain_t  out;
 
-    /* error_page without "=" would have its own status override this */
-    r->err_status = 0;
+    ngx_http_vd_make_final(r);
 
     r->headers_out.status = status;
     r->headers_out.content_length_n = b->last - b->pos;

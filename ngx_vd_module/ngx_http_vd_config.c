@@ -38,6 +38,9 @@ ngx_http_vd_create_main_conf(ngx_conf_t *cf)
         != NGX_OK
         || ngx_array_init(&vmcf->journals, cf->pool, 1,
                           sizeof(ngx_http_vd_journal_t *))
+           != NGX_OK
+        || ngx_array_init(&vmcf->locations, cf->pool, 4,
+                          sizeof(ngx_http_vd_loc_conf_t *))
            != NGX_OK)
     {
         return NULL;
@@ -127,6 +130,9 @@ ngx_http_vd_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
     ngx_http_vd_loc_conf_t *conf = child;
 
     ngx_http_core_loc_conf_t  *clcf;
+
+    conf->prev = prev;
+    conf->loc_conf = ((ngx_http_conf_ctx_t *) cf->ctx)->loc_conf;
 
     clcf = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
 
@@ -231,6 +237,9 @@ ngx_http_vd_merge_upstream(ngx_http_upstream_conf_t *prev,
 static ngx_int_t
 ngx_http_vd_init_location(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf)
 {
+    ngx_http_vd_loc_conf_t   **location;
+    ngx_http_vd_main_conf_t   *vmcf;
+
     if (conf->output == NULL) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                       "no \"vd_output\" is defined for "
@@ -285,6 +294,15 @@ ngx_http_vd_init_location(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf)
     if (conf->upstream.upstream == NULL) {
         return NGX_ERROR;
     }
+
+    vmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_vd_module);
+
+    location = ngx_array_push(&vmcf->locations);
+    if (location == NULL) {
+        return NGX_ERROR;
+    }
+
+    *location = conf;
 
     conf->fresh = conf->upstream;
     conf->fresh.next_upstream = NGX_CONF_BITMASK_SET

@@ -322,13 +322,16 @@ ngx_http_vd_body_handler(ngx_http_request_t *r)
         rc = ngx_http_vd_go_on(r, ctx);
     }
 
-    if (rc != NGX_AGAIN) {
+    if (rc != NGX_DECLINED) {
         ngx_http_vd_finalize(r, ctx, rc);
     }
 }
 
 
-/* NGX_AGAIN: ngx_http_vd_answer() ends it. */
+/*
+ * NGX_DECLINED: ngx_http_vd_answer() ends it; anything else is final.
+ * NGX_AGAIN is final, too: the client does not take all of its answer at once.
+ */
 
 static ngx_int_t
 ngx_http_vd_go_on(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
@@ -354,7 +357,8 @@ ngx_http_vd_go_on(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
 
     ngx_http_vd_record(ctx);
 
-    return ctx->waiter.waiting ? NGX_AGAIN : ngx_http_vd_send_outcome(r, ctx);
+    return ctx->waiter.waiting ? NGX_DECLINED
+                               : ngx_http_vd_send_outcome(r, ctx);
 }
 
 
@@ -502,16 +506,24 @@ ngx_http_vd_start_attempt(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
     ngx_http_set_ctx(clone, ctx, ngx_http_vd_module);
     clone->content_handler = ngx_http_vd_upstream_handler;
 
+    /*
+     * The clone is told when the client's connection has something to read,
+     * or is at its end: where events are level-triggered, they would be told
+     * of for ever.
+     */
+    clone->read_event_handler = ngx_http_block_reading;
+
     ctx->clone = clone;
     ctx->start = ngx_current_msec;
 
-    return NGX_AGAIN;
+    return NGX_DECLINED;
 }
 
 
 /*
  * The clone is done.  Whatever it came to, for nginx it ended well: it is not
- * the clone that is answered, and no error page is to be looked for.
+ * the clone that is answered, no error page is to be looked for, and that the
+ * client is gone is the app's request's affair.
  */
 
 static ngx_int_t
@@ -526,6 +538,8 @@ ngx_http_vd_attempt_done(ngx_http_request_t *r, void *data, ngx_int_t rc)
     }
 
     ctx->done = 1;
+
+    ngx_http_vd_hide_client_error(ctx);
 
     return NGX_OK;
 }
@@ -544,7 +558,35 @@ ngx_http_vd_answer(ngx_http_request_t *r)
 
     r->write_event_handler = ngx_http_request_empty_handler;
 
+    ngx_http_vd_show_client_error(ctx);
+
     ngx_http_vd_finalize(r, ctx, ngx_http_vd_send_outcome(r, ctx));
+}
+
+
+/*
+ * nginx marks the connection of an HTTP/2 or HTTP/3 client that is gone, and
+ * then tries no other server, nor lets a subrequest end in order.  What is
+ * begun is finished all the same, so that the mark is taken off for as long as
+ * nginx decides on the attempt, and is back before anything is sent.
+ */
+
+void
+ngx_http_vd_hide_client_error(ngx_http_vd_ctx_t *ctx)
+{
+    ngx_connection_t  *c;
+
+    c = ctx->request->connection;
+
+    ctx->client_error |= c->error;
+    c->error = 0;
+}
+
+
+void
+ngx_http_vd_show_client_error(ngx_http_vd_ctx_t *ctx)
+{
+    ctx->request->connection->error |= ctx->client_error;
 }
 
 

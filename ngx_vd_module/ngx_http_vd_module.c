@@ -320,7 +320,7 @@ static ngx_command_t  ngx_http_vd_commands[] = {
 
 static ngx_http_module_t  ngx_http_vd_module_ctx = {
     ngx_http_vd_add_variables,             /* preconfiguration */
-    NULL,                                  /* postconfiguration */
+    ngx_http_vd_init_filters,              /* postconfiguration */
 
     ngx_http_vd_create_main_conf,          /* create main configuration */
     ngx_http_vd_init_main_conf,            /* init main configuration */

@@ -49,6 +49,7 @@ typedef struct {
 typedef struct {
     ngx_array_t                     outputs;   /* ngx_http_vd_output_t * */
     ngx_array_t                     journals;  /* ngx_http_vd_journal_t * */
+    ngx_array_t                     locations; /* ngx_http_vd_loc_conf_t * */
     ngx_shm_zone_t                 *zone;
     ngx_http_vd_shared_t           *shared;    /* in the zone */
 
@@ -105,7 +106,9 @@ typedef struct {
 } ngx_http_vd_session_t;
 
 
-typedef struct {
+typedef struct ngx_http_vd_loc_conf_s  ngx_http_vd_loc_conf_t;
+
+struct ngx_http_vd_loc_conf_s {
     ngx_http_upstream_conf_t        upstream;
 
     /* the same, but goes on to a fresh connection after a stale one */
@@ -144,7 +147,11 @@ typedef struct {
     ngx_str_t                       ssl_crl;
     ngx_array_t                    *ssl_conf_commands;
     ngx_array_t                    *ssl_sessions;  /* ngx_http_vd_session_t */
-} ngx_http_vd_loc_conf_t;
+
+    ngx_http_vd_loc_conf_t         *prev;         /* of the level above */
+    void                          **loc_conf;     /* of all modules, here */
+    void                          **answer_conf;  /* r->loc_conf of answers */
+};
 
 
 /* A delivery's attempt; shared by the app's request and its clone. */
@@ -211,6 +218,7 @@ typedef struct {
     unsigned                        alert:1;      /* a fatal one was read */
     unsigned                        fresh:1;      /* no cached connection */
     unsigned                        unresolved:1;
+    unsigned                        client_error:1;
 } ngx_http_vd_ctx_t;
 
 
@@ -233,6 +241,11 @@ vd_ticket_t *ngx_http_vd_create_ticket(ngx_conf_t *cf, size_t max);
 char *ngx_http_vd_pass(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_vd_output(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 char *ngx_http_vd_ticket_id(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+
+/* ngx_http_vd_filters.c */
+
+/* When all is merged: makes conf->answer_conf of each location. */
+ngx_int_t ngx_http_vd_init_filters(ngx_conf_t *cf);
 
 /* ngx_http_vd_headers.c */
 
@@ -287,6 +300,10 @@ ngx_int_t ngx_http_vd_walk_body(ngx_http_vd_ctx_t *ctx,
  * the attempt, and that of its record.
  */
 void ngx_http_vd_answer(ngx_http_request_t *r);
+
+/* That the client is gone does not matter to the attempt, but to the answer. */
+void ngx_http_vd_hide_client_error(ngx_http_vd_ctx_t *ctx);
+void ngx_http_vd_show_client_error(ngx_http_vd_ctx_t *ctx);
 
 /* ngx_http_vd_kept.c */
 

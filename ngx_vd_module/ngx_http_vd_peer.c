@@ -91,6 +91,8 @@ ngx_http_vd_get_peer(ngx_peer_connection_t *pc, void *data)
     r->method = NGX_HTTP_POST;
     u->conf = &ctx->conf->upstream;
 
+    ngx_http_vd_show_client_error(ctx);
+
     ngx_http_vd_start_response(ctx);
 
     rc = ctx->get_peer(pc, ctx->peer_data);
@@ -160,6 +162,11 @@ ngx_http_vd_free_peer(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
         ctx->fresh = 1;
         r->method = NGX_HTTP_UNKNOWN;
         u->conf = &ctx->conf->fresh;
+    }
+
+    if (state & (NGX_PEER_FAILED|NGX_PEER_NEXT)) {
+        /* another server may be tried */
+        ngx_http_vd_hide_client_error(ctx);
     }
 
     ctx->free_peer(pc, ctx->peer_data, state);
