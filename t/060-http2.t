@@ -6,6 +6,7 @@
 
 use Test::Nginx::Socket 'no_plan';
 use Test::VD;
+use Test::VD::HTTP2;
 
 use IO::Select;
 use IO::Socket::UNIX;
@@ -75,50 +76,9 @@ CONF
     return;
 });
 
-# Frames (RFC 9113, 4.1 and 6) and header fields as literals (RFC 7541, 6.2.2).
-use constant {
-    DATA          => 0,
-    HEADERS       => 1,
-    RST_STREAM    => 3,
-    SETTINGS      => 4,
-    WINDOW_UPDATE => 8,
-    GOAWAY        => 7,
-    CANCEL        => 8,
-    END_STREAM    => 1,
-    END_HEADERS   => 4,
-};
-
-sub frame {
-    my ($type, $flags, $stream, $payload) = @_;
-    return substr(pack('N', length $payload), 1) . pack('CCN', $type, $flags, $stream) . $payload;
-}
-
-sub field {
-    my ($name, $value) = @_;
-    return pack 'x C/a C/a', $name, $value;
-}
-
-sub post {
-    my ($stream, $uri, $id, @fields) = @_;
-
-    return frame(HEADERS, END_HEADERS, $stream, field(':method', 'POST') . field(':scheme', 'http')
-            . field(':path', $uri) . field(':authority', 'localhost')
-            . field('idempotency-key', $id) . CORE::join('', map { field(@{$_}) } @fields));
-}
-
-sub data {
-    my ($stream, @pieces) = @_;
-    return ((map { frame(DATA, 0, $stream, $_) } @pieces), frame(DATA, END_STREAM, $stream, ''));
-}
-
-sub cancel {
-    my ($stream) = @_;
-    return frame(RST_STREAM, 0, $stream, pack 'N', CANCEL);
-}
-
 sub open_connection {
     my $socket = IO::Socket::UNIX->new(html_dir() . '/h2.sock') // die "cannot connect: $!";
-    syswrite $socket, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" . frame(SETTINGS, 0, 0, '');
+    syswrite $socket, preface();
     return $socket;
 }
 
