@@ -506,6 +506,9 @@ ngx_http_vd_start_attempt(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
     ngx_http_set_ctx(clone, ctx, ngx_http_vd_module);
     clone->content_handler = ngx_http_vd_upstream_handler;
 
+    /* filters that are off for the answer have no say in the attempt either */
+    clone->loc_conf = ctx->conf->answer_conf;
+
     /*
      * The clone is told when the client's connection has something to read,
      * or is at its end: where events are level-triggered, they would be told

@@ -492,4 +492,4 @@ qr/^\{"id":"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}
 delivered 200 plain <- reply 200 {"ticket_id":"plain"}
 delivered 200 a\"b <- reply 200 {"ticket_id":"a\\"b"}
 delivered 200 \\ <- reply 200 {"ticket_id":"\\\\"}
-delivered 200 </b> <- reply 200 {"ticket_id":"<\\/b>"}
+delivered 200 \u003c/b> <- reply 200 {"ticket_id":"<\\/b>"}

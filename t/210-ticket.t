@@ -314,7 +314,7 @@ join "\n", (qq({"ticket_id":") . 'a' x 100 . qq(!"} => no_match)) x 3,
 --- replies
 {"ticket_id":"\"quoted\""}              => "\"quoted\""
 {"ticket_id":"back\\slash\\"}           => "back\\slash\\"
-{"ticket_id":"<b>&amp;'</b>"}           => "<b>&amp;'</b>"
+{"ticket_id":"<b>&amp;'</b>"}           => "\u003cb>&amp;'\u003c/b>"
 {"ticket_id":"$vd_id ${x} %s %00"}      => "$vd_id ${x} %s %00"
 {"ticket_id":"a\/b"}                    => "a/b"
 
