@@ -345,3 +345,114 @@ Test::More::like(main::session(2, main::post(1, '/vd', 'a.b'), main::frame(0, 0,
 GET /log
 --- response_body eval
 "    \n    \ncase-3 delivered 200  2 {}\n"
+
+
+
+=== TEST 15: a stale kept connection is replaced although the client is gone
+--- http_config
+    upstream receiver {
+        server 127.0.0.1:$TEST_NGINX_RAW_PORT;
+        keepalive 4;
+    }
+--- receiver
+reply 200 {"ticket_id":"T-1"}
+next request
+sleep 0.3
+close
+next connection
+reply 200 {"ticket_id":"T-2"}
+--- config
+    location = /kept {
+        access_log logs/vd.log vd;
+        error_log logs/vd-error.log error;
+        vd_pass http://receiver$SCRIPT;
+        vd_output 28;
+    }
+--- init
+main::session(1, main::post(1, '/kept', 'case-1'), main::data(1, '{}'));
+main::session(0, main::post(1, '/kept', 'case-2'), main::data(1, '{}'), 0.1, main::cancel(1), 1);
+--- request eval
+["GET /log", "GET /seen"]
+--- response_body eval
+["case-1 delivered 200  T-1\ncase-2 delivered 200  T-2\n", "1.1 case-1\n1.2 case-2\n2.1 case-2\n"]
+
+
+
+=== TEST 16: and when its connection is
+--- http_config
+    upstream receiver {
+        server 127.0.0.1:$TEST_NGINX_RAW_PORT;
+        keepalive 4;
+    }
+--- receiver
+reply 200 {"ticket_id":"T-1"}
+next request
+sleep 0.3
+close
+next connection
+reply 200 {"ticket_id":"T-2"}
+--- config
+    location = /kept {
+        access_log logs/vd.log vd;
+        error_log logs/vd-error.log error;
+        vd_pass http://receiver$SCRIPT;
+        vd_output 28;
+    }
+--- init
+main::session(1, main::post(1, '/kept', 'case-1'), main::data(1, '{}'));
+main::session(0, main::post(1, '/kept', 'case-2'), main::data(1, '{}'), 0.1);
+main::sleep(1);
+--- request eval
+["GET /log", "GET /seen"]
+--- response_body eval
+["case-1 delivered 200  T-1\ncase-2 delivered 200  T-2\n", "1.1 case-1\n1.2 case-2\n2.1 case-2\n"]
+
+
+
+=== TEST 17: the next server is tried although the client is gone
+--- http_config
+    upstream receivers {
+        server 127.0.0.1:$TEST_NGINX_FULL_PORT;
+        server 127.0.0.1:$TEST_NGINX_RAW_PORT backup;
+    }
+--- receiver
+reply 200 {"ticket_id":"T-1"}
+--- config
+    location = /next {
+        access_log logs/vd.log vd;
+        vd_pass http://receivers$SCRIPT;
+        vd_output 28;
+        vd_connect_timeout 300ms;
+    }
+--- init
+main::session(0, main::post(1, '/next', 'case-1'), main::data(1, '{}'), 0.1, main::cancel(1), 1);
+--- request eval
+["GET /log", "GET /seen"]
+--- response_body eval
+["case-1 delivered 200  T-1\n", "1.1 case-1\n"]
+
+
+
+=== TEST 18: post_action, by whoever has been answered or is gone
+--- config
+    location = /slow-then {
+        access_log logs/vd.log vd;
+        vd_pass http://127.0.0.1:$TEST_NGINX_RAW_PORT/http2?sleep%200.3&reply%20200%20%7B%22ticket_id%22:%22T-1%22%7D;
+        vd_output 28;
+        post_action /after;
+    }
+    location = /after {
+        access_log logs/vd.log vd;
+        return 204;
+    }
+--- init
+main::session(1, main::post(1, '/slow-then', 'case-1'), main::data(1, '{}'));
+main::session(0, main::post(1, '/slow-then', 'case-2'), main::data(1, '{}'), 0.1, main::cancel(1), 1);
+main::session(0, main::post(1, '/slow-then', 'case-3'), main::data(1, '{}'), 0.1);
+main::sleep(1);
+--- request
+GET /log
+--- response_body_like: ^(?:[^\n]*\n){3}$
+--- no_error_log
+[alert]
+[crit]
