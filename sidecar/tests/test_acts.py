@@ -26,7 +26,7 @@ from stored import (
     take,
 )
 from vd_sidecar import acts, batch
-from vd_sidecar.acts import CANCEL, FORGET, RETRY, Act, Refusal, Result
+from vd_sidecar.acts import CANCEL, FORGET, RESEND, RETRY, Act, Refusal, Result
 from vd_sidecar.config import Callback, Config, Retention
 from vd_sidecar.ingest import Ingest
 from vd_sidecar.model import CANCELLED, DELIVERED, FAILED, PENDING, Reject
@@ -170,6 +170,37 @@ def test_retry_without_the_case(
     change(store, "bare", **values)
     assert why in str(refusal(do(store, config, RETRY, "bare")))
     assert one(store, "bare").state == FAILED
+
+
+def test_what_was_delivered_is_sent_again(store: Store, config: Config) -> None:
+    change(store, "done", updated=NOON * 2)
+    found = refusal(do(store, config, RESEND, "done"))
+    assert found is not None and found.code == "not_journaled"
+    assert one(store, "done").state == DELIVERED
+
+    take(store, config, [delivered("page", body=BODY, ticket_id="VD-wrong")])
+    assert refusal(do(store, config, RETRY, "page")) is not None
+    before = tally(store)
+    assert refusal(do(store, config, RESEND, "page")) is None
+    after = one(store, "page")
+    assert (after.state, after.attempts, after.base) == (PENDING, 1, 1)
+    assert after.due is not None and after.ticket_id == "VD-wrong"
+    assert tally(store) == evolve(
+        before, delivered=before.delivered - 1, pending=before.pending + 1
+    )
+    assert noted(store, "page") == ["resend alice"]
+    take(store, config, [delivered("page", attempt=2, ticket_id="VD-right")])
+    after = one(store, "page")
+    assert (after.state, after.ticket_id) == (DELIVERED, "VD-right")
+    assert tally(store) == before
+
+
+def test_what_waits_is_no_second_time_due(store: Store, config: Config) -> None:
+    """Sent again while an attempt is under way: that one is waited for."""
+    change(store, "waits", owner="edge-2", claimed=2, due=NOON * 2)
+    assert refusal(do(store, config, RESEND, "waits")) is None
+    after = one(store, "waits")
+    assert (after.owner, after.claimed, after.due) == ("edge-2", 2, NOON * 2)
 
 
 def test_cancel(store: Store, config: Config) -> None:

@@ -30,7 +30,7 @@ from sidecar import PROGRAM, toml
 from stored import BODY, NOON, change, delivered, given_up, one, record, stored, take
 from vd_sidecar import cli, service
 from vd_sidecar.config import Config
-from vd_sidecar.model import CANCELLED, FAILED, PENDING
+from vd_sidecar.model import CANCELLED, DELIVERED, FAILED, PENDING
 from vd_sidecar.options import Moment
 from vd_sidecar.store import Store, reads
 from vd_sidecar.store.reads import Filter
@@ -79,8 +79,8 @@ class Cli:
         assert b"Traceback" not in ran.stderr
         return Ran(ran.returncode, ran.stdout.decode(), ran.stderr.decode())
 
-    def on_terminal(self, *words: str, columns: int = 80) -> str:
-        """What a terminal of this width gets."""
+    def on_terminal(self, *words: str, columns: int = 80, answer: str = "") -> str:
+        """What a terminal of this width gets; ``answer`` is typed there."""
         line = shlex.join([str(PROGRAM), *words])
         command = ["sh", "-c", f"stty cols {columns} rows 24 -opost; exec {line}"]
         leader, follower = pty.openpty()
@@ -92,6 +92,7 @@ class Cli:
             stderr=follower,
         )
         os.close(follower)
+        os.write(leader, answer.encode())
         text = b""
         try:
             while data := os.read(leader, 65536):
@@ -372,6 +373,82 @@ def test_retry_with_conditions(run: Cli, store: Store, config: Config) -> None:
     assert ran.json["outputs"] == {"28": 1}
     assert one(store, "lost").state == PENDING
     assert run("retry", "--state", "cancelled").out == "No delivery is like that.\n"
+
+
+@pytest.mark.parametrize(
+    "words, id, before, after, question",
+    [
+        ("retry --all", "lost", FAILED, PENDING, "Attempt 1 delivery again?"),
+        ("forget lost", "lost", False, True, "Erase the content of 1 delivery?"),
+        ("retry --delivered page", "page", DELIVERED, PENDING, "Send 1 delivery again"),
+        (
+            "retry --delivered --case C-4",
+            "page",
+            DELIVERED,
+            PENDING,
+            "Send 1 delivery again",
+        ),
+    ],
+)
+def test_it_asks_first_at_a_terminal(
+    run: Cli,
+    store: Store,
+    config: Config,
+    words: str,
+    id: str,
+    before: object,
+    after: object,
+    question: str,
+) -> None:
+    take(store, config, [delivered("page", time=NOON, case="C-4", body=BODY)])
+
+    def now() -> object:
+        found = one(store, id)
+        return found.forgotten if words.startswith("forget") else found.state
+
+    for answer in ("n\n", "\n", "\x04"):
+        said = run.on_terminal(*words.split(), answer=answer)
+        assert question in said and "[y/N]" in said
+        assert now() == before
+    assert question not in run.on_terminal(*words.split(), "--dry-run")
+    assert now() == before
+    assert question in run.on_terminal(*words.split(), answer="y\n")
+    assert now() == after
+
+
+def test_it_does_not_ask_where_nobody_is(
+    run: Cli, store: Store, config: Config
+) -> None:
+    """Nor with --yes; what was delivered is sent again with --yes alone."""
+    take(store, config, [delivered("page", case="C-4", body=BODY)])
+    ran = run("retry", "--delivered", "page")
+    assert (ran.status, ran.out) == (2, "") and "--yes" in ran.err
+    assert one(store, "page").state == DELIVERED
+    assert run("retry", "page").status == 1
+    ran = run("retry", "--delivered", "page", "--yes")
+    assert ran == Ran(0, "page (output 28): sent again (was delivered)\n", "")
+    assert one(store, "page").state == PENDING
+    assert run("retry", "--delivered", "--state", "failed").status == 2
+    assert run("retry", "--delivered", "--all").status == 2
+    ran = run("retry", "--delivered", "--output", "28", "--dry-run")
+    assert "done" in ran.out and "its case is gone" in ran.out
+    assert run("retry", "--all", "--yes").status == 0
+    assert "[y/N]" not in run.on_terminal("forget", "lost", "--yes")
+    assert one(store, "lost").forgotten
+
+
+def test_one_long_value_widens_no_other_line(
+    run: Cli, store: Store, config: Config
+) -> None:
+    """In a pipe, where nothing is cut."""
+    long = {"case": "C" * 400, "ticket_id": "VD-" + "9" * 100, "label": "L" * 200}
+    take(store, config, [delivered("long" * 30, "o" * 60, **long)])
+    lines = run("list").out.splitlines()
+    (wide,) = [line for line in lines if "longlong" in line]
+    for value in ("long" * 30, "o" * 60, *long.values()):
+        assert value in wide
+    assert all(len(line) < 250 for line in lines if line is not wide)
+    assert {line.index("  ") for line in lines[1:]} == {19}
 
 
 def test_cancel(run: Cli, store: Store) -> None:

@@ -30,7 +30,7 @@ from vd_sidecar.acts import FORGET, perform
 from vd_sidecar.batch import rfc3339
 from vd_sidecar.clock import steady
 from vd_sidecar.config import Config
-from vd_sidecar.model import CANCELLED, FAILED, PENDING
+from vd_sidecar.model import CANCELLED, DELIVERED, FAILED, PENDING
 from vd_sidecar.store import Store, deliveries, rates, reads, search
 from vd_sidecar.store.reads import Filter
 from vd_sidecar.web import application, openapi, pages_case, pages_text
@@ -794,8 +794,49 @@ def test_every_refusal_has_a_text() -> None:
     """In both languages, with the names that it fills in."""
     codes = openapi.CODE["enum"][:-1]
     for code in codes:
-        assert f"refusal_retry_{code}" in pages_text.TEXTS
-    assert set(codes) == set(re.findall(r'Refusal\("(\w+)"', ACTS)) - {"not_journaled"}
+        act = "resend" if code == "not_journaled" else "retry"
+        assert f"refusal_{act}_{code}" in pages_text.TEXTS
+    assert set(codes) == set(re.findall(r'Refusal\("(\w+)"', ACTS))
+
+
+def test_what_was_delivered_is_sent_again(store: Store, config: Config) -> None:
+    """To the wrong thing, such as a login page; first it says what that means."""
+    some(store, config)
+    take(store, config, [delivered("page", body=b"{}", ticket_id=None)])
+    change(store, "done", updated=NOON * 2)
+
+    async def test(site: Site) -> None:
+        _, text = await site.get("/deliveries/28/page")
+        assert 'name="act" value="resend"' in text
+        _, text = await site.get("/deliveries/28/lost")
+        assert 'value="resend"' not in text and 'value="retry"' in text
+        _, text = await site.get("/deliveries?state=delivered")
+        assert text.count('value="resend"') == 2 and 'value="retry"' not in text
+
+        asked = f"/act?act=resend&pick={one(store, 'page').seq}"
+        _, text = await site.get(asked)
+        assert "Send 1 delivered case again?" in text and "login page" in text
+        _, text = await site.get(asked, **{"Accept-Language": "de"})
+        assert "1 zugestellten Fall noch einmal senden?" in text
+        assert one(store, "page").state == DELIVERED
+        answer = await site.confirm(asked)
+        assert answer.status == 303 and site.retry.woken == 1
+        after = one(store, "page")
+        assert (after.state, after.attempts, after.base) == (PENDING, 1, 1)
+        _, text = await site.get(answer.headers["Location"])
+        assert "1 delivery is sent again." in text and "Sent again" in text
+
+        for language, why in (("en", "bodies=all"), ("de", "nicht hier")):
+            _, text = await site.get(
+                f"/act?act=resend&pick={one(store, 'done').seq}",
+                **{"Accept-Language": language},
+            )
+            assert why in text
+        answer = await site.confirm("/act?act=resend&output=29")
+        assert one(store, "bare").state == DELIVERED, "it is without its case"
+        assert one(store, "waits").attempts == 1
+
+    run(store, config, test)
 
 
 def test_a_late_ticket_id_is_found(store: Store, config: Config) -> None:

@@ -316,6 +316,25 @@ def test_what_is_set_for_one_output_is_set_for_no_other(
     assert second.start - first.end >= 1.0
 
 
+def test_what_a_login_page_took_is_sent_again(
+    start_edge: StartEdge, receiver: Receiver
+) -> None:
+    """With the same id, the same bytes and the next number, to the receiver at last."""
+    edge = start_edge("28")
+    page = Answer(200, body=b"<html>Please log in</html>")
+    edge.fail("28", "taken", page)
+    edge.view.wait("delivered", "taken")
+    ran = edge.sidecar.cli("retry", "--delivered", "--output", "28", "--yes")
+    assert ran.stdout == "1 delivery sent again (1 of output 28)\n"
+    edge.view.wait_attempts("taken", 3)
+    delivery = edge.view.wait("delivered", "taken")
+    assert delivery.ticket_id is not None and delivery.attempts == 3
+    requests = receiver.requests(id="taken")
+    assert len(requests) == 3
+    assert len({(each.id, each.body) for each in requests}) == 1
+    assert edge.view.tallies() == edge.view.counted()
+
+
 def test_its_log_is_json_and_holds_no_case(
     sqlite_edge: StartEdge, receiver: Receiver
 ) -> None:

@@ -131,13 +131,20 @@ def retry(
 ) -> Union[Delivery, Refusal]:
     if delivery.state == DELIVERED:
         return Refusal("delivered", "it was delivered, the receiver would get it twice")
+    return resend(delivery, has_body, keep, now)
+
+
+def resend(
+    delivery: Delivery, has_body: bool, keep: Retention, now: int
+) -> Union[Delivery, Refusal]:
+    """Also what was delivered, to the wrong thing; with the same id."""
     if delivery.attempts >= MAX_ATTEMPT:
         text = "it has had {most} attempts, as many as can be counted"
         return Refusal("attempts", text, {"most": MAX_ATTEMPT})
     if not has_body:
         why = _gone(delivery, keep, now)
         return Refusal(why.code, f"its case is gone: {why.text}", why.values)
-    return machine.retried(delivery, now)
+    return machine.sent_again(delivery, now)
 
 
 def cancel(
@@ -158,6 +165,7 @@ def forget(
 
 
 RETRY = Act("retry", "retried", retry)
+RESEND = Act("resend", "sent again", resend)
 CANCEL = Act("cancel", "cancelled", cancel)
 FORGET = Act("forget", "forgotten", forget)
 

@@ -13,10 +13,10 @@ from typing import Any, Optional, Sequence
 import click
 
 from . import __version__, detail, export as exports, log, render
-from .acts import CANCEL, FORGET, RETRY, leftovers, no_body, scrub
+from .acts import CANCEL, FORGET, RESEND, RETRY, Act, leftovers, no_body, scrub
 from .config import Config
 from .findings import ERROR
-from .model import CANCELLED, FAILED, PENDING
+from .model import CANCELLED, DELIVERED, FAILED, PENDING
 from .options import (
     NOT_DONE,
     STORE_AWAY,
@@ -24,6 +24,7 @@ from .options import (
     Failed,
     config_option,
     configuration,
+    confirm,
     dry_run_option,
     filter_of,
     filter_options,
@@ -34,8 +35,10 @@ from .options import (
     reason_option,
     state_option,
     time_options,
+    yes_option,
 )
-from .report import Report, act_on, act_on_all, chosen, note_unknown, unknown
+from .report import Report, act_on, act_on_all, chosen, counted, many, note_unknown
+from .report import unknown
 from .store import reads
 from .store.reads import Filter
 
@@ -246,13 +249,22 @@ def show(
 @reason_option
 @click.option("--case", metavar="CASE", help="With exactly this case.")
 @click.option("--all", "all_", is_flag=True, help="All that were given up.")
+@click.option(
+    "--delivered",
+    is_flag=True,
+    help="Also what was delivered, with the same id; of all that meet the conditions, "
+    "only that.",
+)
 @dry_run_option
+@yes_option
 @json_option
 @config_option
 def retry(
     ids: Sequence[str],
     all_: bool,
+    delivered: bool,
     dry_run: bool,
+    yes: bool,
     as_json: bool,
     states: Sequence[str],
     outputs: Sequence[str],
@@ -264,29 +276,53 @@ def retry(
     options; if no --state is among them, those that were given up (failed).  What was
     delivered is not sent again, nor can be what is without its case.
 
+    With --delivered it is: where what answered was not the receiver, but a login page,
+    say.  A receiver that has the case knows it by its id.
+
     \b
     Examples:
       vd-sidecar retry 0193b2f0-7f6c-7cc1-9d3c-6f1b2a3c4d5e
       vd-sidecar retry --output 28 --since 2h --dry-run
       vd-sidecar retry --state failed --reason timeout --since 2026-11-30T09:00:00Z
+      vd-sidecar retry --delivered --output 28 --since 1h --dry-run
     """
     given = any(value is not None for value in options.values()) or bool(states)
     if ids and (given or all_):
         raise click.UsageError("Give either IDs (and --output), or conditions.")
+    if delivered and (states or all_):
+        raise click.UsageError("--delivered goes with neither --state nor --all.")
     if not ids and not (given or outputs or all_):
         text = "Say which: IDs, or conditions such as --output, --since; or --all."
         raise click.UsageError(text)
 
     config = configuration()
-    report = Report(RETRY, dry_run, as_json, each=bool(ids))
+    act = RESEND if delivered else RETRY
+    report = Report(act, dry_run, as_json, each=bool(ids))
+    ask = (all_ or delivered) and not (dry_run or yes)
+    usual = (DELIVERED,) if delivered else (FAILED,)
     with opened(config) as store:
         if ids:
-            act_on(store, config, RETRY, ids, outputs, report)
+            if ask:
+                confirm(_question(act, len(set(ids))), always=True)
+            act_on(store, config, act, ids, outputs, report)
         else:
-            filter = Filter(tuple(outputs), tuple(states) or (FAILED,), **options)
+            filter = Filter(tuple(outputs), tuple(states) or usual, **options)
             note_unknown(store, filter)
-            act_on_all(store, config, RETRY, filter, report)
+            if ask:
+                confirm(_question(act, counted(store, filter)), always=delivered)
+            act_on_all(store, config, act, filter, report)
     report.end()
+
+
+def _question(act: Act, count: int) -> str:
+    if act is RESEND:
+        return (
+            f"Send {many(count)} again, also what was delivered? A receiver that has "
+            "them gets them twice."
+        )
+    if act is FORGET:
+        return f"Erase the content of {many(count)}? This cannot be undone."
+    return f"Attempt {many(count)} again?"
 
 
 @main.command()
@@ -318,10 +354,15 @@ def cancel(
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 @output_option
 @dry_run_option
+@yes_option
 @json_option
 @config_option
 def forget(
-    ids: Sequence[str], outputs: Sequence[str], dry_run: bool, as_json: bool
+    ids: Sequence[str],
+    outputs: Sequence[str],
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Erase the content of deliveries, for good.
 
@@ -337,6 +378,8 @@ def forget(
     config = configuration()
     report = Report(FORGET, dry_run, as_json)
     with opened(config) as store:
+        if not (dry_run or yes):
+            confirm(_question(FORGET, len(set(ids))))
         act_on(store, config, FORGET, ids, outputs, report)
         if not dry_run and not scrub(store):
             report.remark = "the store is busy: its log may hold it for a while yet"

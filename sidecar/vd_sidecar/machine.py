@@ -172,6 +172,16 @@ def retried(delivery: Delivery, now: int) -> Delivery:
     return delivery._replace(state=PENDING, base=delivery.attempts, due=now)
 
 
+def sent_again(delivery: Delivery, now: int) -> Delivery:
+    """As ``retried``, also if it was delivered: to what was not the receiver.
+
+    The ticket id stays until another attempt is delivered.
+    """
+    if delivery.state != DELIVERED:
+        return retried(delivery, now)
+    return retried(delivery._replace(state=PENDING), now)
+
+
 def cancelled(delivery: Delivery) -> Delivery:
     """The delivery when an operator wants no more attempts.
 

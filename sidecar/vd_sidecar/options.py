@@ -117,6 +117,22 @@ def dry_run_option(command: Command) -> Command:
     )
 
 
+def yes_option(command: Command) -> Command:
+    return click.option("--yes", is_flag=True, help="Do not ask first.")(command)
+
+
+def confirm(question: str, always: bool = False) -> None:
+    """Ask, at a terminal; ``Failed`` if the answer is no.
+
+    ``always``: what nobody is there to confirm must be confirmed by ``--yes``.
+    """
+    if not sys.stdin.isatty():
+        if always:
+            raise Failed("nothing was done: --yes says that it is meant", USAGE)
+    elif not click.confirm(question, err=True):
+        raise Failed("nothing was done")
+
+
 def output_option(command: Command) -> Command:
     return click.option(
         "--output",

@@ -38,6 +38,7 @@ FIELDS = (
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 NONE = "-"
 GAP = "  "
+PADDED = 40  # cells; a longer value has its line to itself
 NARROW = 100  # columns of a terminal, below which times are short
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[][{},:]|[^][{},:"\s]+')
@@ -147,7 +148,11 @@ def last(status: Optional[int], reason: Optional[str]) -> str:
 def table(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], width: Optional[int]
 ) -> Iterator[str]:
-    """Aligned lines, the titles first; the last columns give way if it is too wide."""
+    """Aligned lines, the titles first; the last columns give way if it is too wide.
+
+    Where there is no width nothing is cut: a long value pushes the rest of its own
+    line aside, and no other.
+    """
     shown = [[printable(text) for text in row] for row in rows]
     widths = [
         max([len(column.title), *(cells(row[index]) for row in shown)])
@@ -155,10 +160,12 @@ def table(
     ]
     if width is not None:
         _narrow(columns, widths, width)
+    else:
+        widths = [min(size, each.most, PADDED) for size, each in zip(widths, columns)]
 
     for row in [[column.title for column in columns], *shown]:
         line = GAP.join(
-            _fit(text, size, column.right)
+            _fit(text, size, column.right, width is not None)
             for text, size, column in zip(row, widths, columns)
             if size
         )
@@ -187,8 +194,8 @@ def _total(widths: Sequence[int]) -> int:
     return sum(shown) + len(GAP) * (len(shown) - 1)
 
 
-def _fit(text: str, size: int, right: bool = False) -> str:
-    if cells(text) > size:
+def _fit(text: str, size: int, right: bool = False, cut: bool = True) -> str:
+    if cut and cells(text) > size:
         while cells(text) > size - 1:
             text = text[:-1]
         text += "…"

@@ -78,7 +78,7 @@ class Report:
         parts = ", ".join(
             f"{n:,} of output {o}" for o, n in sorted(self.done.outputs.items())
         )
-        line = f"{_many(total)} {self._word()}"
+        line = f"{many(total)} {self._word()}"
         line += f" ({parts})" if parts else ""
         yield line + (f", {self.done.refused:,} not" if self.done.refused else "")
 
@@ -126,6 +126,11 @@ def act_on_all(
             advance(len(results))
 
 
+def counted(store: Store, filter: Filter) -> int:
+    with store.reading() as connection:
+        return reads.count(connection, filter)
+
+
 def chosen(found: Sequence[Delivery], outputs: Sequence[str]) -> list[Delivery]:
     return [each for each in found if not outputs or each.output in outputs]
 
@@ -161,5 +166,5 @@ def _change(result: Result) -> str:
     return f" (was {before.state})" if before.state != PENDING else ""
 
 
-def _many(count: int) -> str:
+def many(count: int) -> str:
     return "1 delivery" if count == 1 else f"{count:,} deliveries"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Callable, Optional, Sequence, TypeVar
 from attrs import evolve, mutable
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..acts import CANCEL, CHUNK, FORGET, RETRY, Act, Done, Result
+from ..acts import CANCEL, CHUNK, FORGET, RESEND, RETRY, Act, Done, Result
 from ..acts import leftovers, perform, scrub
-from ..model import FAILED, PENDING, Delivery
+from ..model import DELIVERED, FAILED, PENDING, Delivery
 from ..store import reads
 from ..store.reads import Filter, Place
 from .asked import ToDo, as_cursor
@@ -28,7 +28,11 @@ MOST = 20 * CHUNK  # deliveries that one request is for
 
 # Which deliveries are meant, if a filter names no state.
 
-STATES_OF = {RETRY.name: (FAILED,), CANCEL.name: (PENDING,)}
+STATES_OF = {
+    RETRY.name: (FAILED,),
+    RESEND.name: (DELIVERED,),
+    CANCEL.name: (PENDING,),
+}
 
 T = TypeVar("T")
 
@@ -67,7 +71,7 @@ class Acting:
 
     async def follow(self, done: DoneHere) -> None:
         """What is to be done at once when an act is."""
-        if done.act is RETRY:
+        if done.act in (RETRY, RESEND):
             self._service.retry.wake()
         if done.act is FORGET:
             done.scrubbed = await self._in_thread(lambda: scrub(self._service.store))

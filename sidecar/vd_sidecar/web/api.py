@@ -15,7 +15,7 @@ from aiohttp import web
 from sqlalchemy.engine import Connection
 
 from .. import detail, render
-from ..acts import CANCEL, FORGET, RETRY, Act
+from ..acts import CANCEL, FORGET, RESEND, RETRY, Act
 from ..store import reads
 from ..tables import printable
 from . import asked, openapi
@@ -49,7 +49,7 @@ class Api:
             web.get("/api/deliveries/{id}", self._show),
             *(
                 web.post(f"/api/deliveries/{act.name}", partial(self._act, act))
-                for act in (RETRY, CANCEL, FORGET)
+                for act in (RETRY, RESEND, CANCEL, FORGET)
             ),
             web.get("/api/outputs", self._outputs),
             web.get("/api/openapi.json", self._openapi),

@@ -25,7 +25,15 @@ STATE: Schema = {"type": "string", "enum": list(STATES)}
 REASON: Schema = {"type": ["string", "null"], "enum": [*REASONS, None]}
 CODE: Schema = {
     "type": ["string", "null"],
-    "enum": ["delivered", "attempts", "forgotten", "expired", "unread", None],
+    "enum": [
+        "delivered",
+        "attempts",
+        "forgotten",
+        "expired",
+        "unread",
+        "not_journaled",
+        None,
+    ],
 }
 CURSOR: Schema = {
     "type": ["string", "null"],
@@ -174,7 +182,7 @@ _TO_DO: Schema = {
 }
 _DONE = _object(
     {
-        "act": {"type": "string", "enum": ["retry", "cancel", "forget"]},
+        "act": {"type": "string", "enum": ["retry", "resend", "cancel", "forget"]},
         "dry_run": FLAG,
         "done": NUMBER,
         "refused": NUMBER,
@@ -263,7 +271,8 @@ def _post(act: str, summary: str) -> Schema:
         "summary": summary,
         "description": "All that the filter means, newest first, but at most "
         f"{acting.MOST:,} in one request; `next` says whether there may be more. Without a state in "
-        "its filter, retry is for those that failed and cancel for those pending.",
+        "its filter, retry is for those that failed, resend for those delivered, and "
+        "cancel for those pending.",
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": _ref("ToDo")}},
@@ -282,6 +291,7 @@ _ERRORS = {
 }
 _ACTS = {
     "retry": "Attempt deliveries again, in a new round.",
+    "resend": "Attempt deliveries again, also those that were delivered.",
     "cancel": "Make no more attempts.",
     "forget": "Erase the content of deliveries, for good.",
 }

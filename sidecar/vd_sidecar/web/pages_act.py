@@ -15,7 +15,8 @@ from attrs import evolve, frozen
 from multidict import MultiDict, MultiMapping
 from sqlalchemy.engine import Connection
 
-from ..acts import CANCEL, CHUNK, FORGET, RETRY, Act, Result, leftovers, perform
+from ..acts import CANCEL, CHUNK, FORGET, RESEND, RETRY, Act, Result, leftovers
+from ..acts import perform
 from ..batch import rfc3339
 from ..model import Delivery
 from ..store import deliveries, reads
@@ -32,7 +33,7 @@ from .reading import Reads, in_daemon
 if TYPE_CHECKING:
     from ..service import Service
 
-ACTS = {act.name: act for act in (RETRY, CANCEL, FORGET)}
+ACTS = {act.name: act for act in (RETRY, RESEND, CANCEL, FORGET)}
 SHOWN = 20  # deliveries of a preview
 PICKED = 1000
 TOLD = 200  # results that are kept for the page that tells them

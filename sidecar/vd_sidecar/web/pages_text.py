@@ -123,14 +123,23 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
     "all_found": ("All found:", "Alle gefundenen:"),
     # acts
     "act_retry": ("Retry", "Erneut senden"),
+    "act_resend": ("Send again", "Noch einmal senden"),
     "act_cancel": ("Cancel", "Abbrechen"),
     "act_forget": ("Forget", "Vergessen"),
     "audit_retry": ("Retried", "Erneut gesendet"),
+    "audit_resend": ("Sent again", "Noch einmal gesendet"),
     "audit_cancel": ("Cancelled", "Abgebrochen"),
     "audit_forget": ("Forgotten", "Vergessen"),
     "preview_retry": (
         ("Retry 1 delivery?", "Retry {count} deliveries?"),
         ("1 Zustellung erneut senden?", "{count} Zustellungen erneut senden?"),
+    ),
+    "preview_resend": (
+        ("Send 1 delivered case again?", "Send {count} delivered cases again?"),
+        (
+            "1 zugestellten Fall noch einmal senden?",
+            "{count} zugestellte Fälle noch einmal senden?",
+        ),
     ),
     "preview_cancel": (
         ("Cancel 1 delivery?", "Cancel {count} deliveries?"),
@@ -143,6 +152,14 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
     "means_retry": (
         "Each gets a new round of attempts, the first of them at once.",
         "Jede bekommt eine neue Runde von Versuchen, den ersten sofort.",
+    ),
+    "means_resend": (
+        "For what was delivered to the wrong thing, such as a login page. Each goes out "
+        "again at once, with its id, by which a receiver that has it should know it; "
+        "one that does not look at the id has the case twice.",
+        "Für das, was beim Falschen ankam, etwa einer Anmeldeseite. Jeder geht sofort "
+        "noch einmal hinaus, mit seiner ID, an der ein Empfänger, der ihn hat, ihn "
+        "erkennen sollte; einer, der nicht auf die ID achtet, hat den Fall doppelt.",
     ),
     "means_cancel": (
         "No more attempts are made. One that is under way may still be delivered.",
@@ -159,6 +176,7 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
         "Es wird mit dem Namen {who} vermerkt.",
     ),
     "do_retry": ("Retry now", "Jetzt erneut senden"),
+    "do_resend": ("Send again now", "Jetzt noch einmal senden"),
     "do_cancel": ("Cancel them", "Abbrechen bestätigen"),
     "do_forget": ("Forget for good", "Endgültig vergessen"),
     "back": ("Back", "Zurück"),
@@ -185,6 +203,12 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
     "refusal_retry_unread": (
         "its case is gone: the record that held it was never read",
         "ihr Fall fehlt: der Journaleintrag mit ihm wurde nie gelesen",
+    ),
+    "refusal_resend_not_journaled": (
+        "its case is not here: nginx journals the cases that it delivered with "
+        "bodies=all only",
+        "ihr Fall ist nicht hier: nginx schreibt zugestellte Fälle nur mit bodies=all "
+        "ins Journal",
     ),
     "refusal_cancel_delivered": (
         "it was delivered, nothing can be taken back",
@@ -214,6 +238,13 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
         (
             "1 Zustellung wird erneut gesendet.",
             "{count} Zustellungen werden erneut " "gesendet.",
+        ),
+    ),
+    "done_resend": (
+        ("1 delivery is sent again.", "{count} deliveries are sent again."),
+        (
+            "1 Zustellung wird noch einmal gesendet.",
+            "{count} Zustellungen werden noch einmal gesendet.",
         ),
     ),
     "done_cancel": (

@@ -16,7 +16,7 @@ from aiohttp import web
 from attrs import frozen
 from markupsafe import Markup
 
-from ..acts import Act, Refusal
+from ..acts import RESEND, RETRY, Act, Refusal
 from ..batch import rfc3339
 from ..model import CANCELLED, DELIVERED, FAILED, PENDING, STATES, Delivery
 from ..render import last
@@ -134,6 +134,8 @@ class Viewer:
     def refusal(self, act: Act, refusal: Refusal) -> str:
         """Why an act does nothing with a delivery."""
         key = f"refusal_{act.name}_{refusal.code}"
+        if act is RESEND and key not in pages_text.TEXTS:
+            key = f"refusal_{RETRY.name}_{refusal.code}"
         return self.t(key, 0, **refusal.values)
 
     def _moment(self, ms: int) -> datetime:
