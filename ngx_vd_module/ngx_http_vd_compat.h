@@ -25,15 +25,6 @@
 #endif
 
 
-#if (nginx_version >= 1027002)
-#define ngx_http_vd_parse_chunked(r, b, chunked)                              \
-    ngx_http_parse_chunked(r, b, chunked, 0)
-#else
-#define ngx_http_vd_parse_chunked(r, b, chunked)                              \
-    ngx_http_parse_chunked(r, b, chunked)
-#endif
-
-
 /*
  * Since 1.27.3 the servers of an upstream{} may be resolved at run time, and
  * there may be none yet.

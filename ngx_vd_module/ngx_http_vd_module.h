@@ -15,6 +15,7 @@
 #include "ngx_http_vd_compat.h"
 #include "ngx_http_vd_journal.h"
 #include "ngx_http_vd_zone.h"
+#include "vd_chunked.h"
 #include "vd_digest.h"
 #include "vd_id.h"
 #include "vd_json.h"
@@ -178,7 +179,7 @@ typedef struct {
     /* the exchange with the receiver, that of the last connection */
     ngx_event_t                     timer;
     ngx_http_status_t               status;
-    ngx_http_chunked_t              chunked;
+    vd_chunked_t                    chunked;
     off_t                           length;  /* what is to come, -1: unknown */
     ngx_str_t                       reply;
     size_t                          reply_size;
@@ -191,6 +192,7 @@ typedef struct {
     ngx_event_get_peer_pt           get_peer;
     ngx_event_free_peer_pt          free_peer;
     ngx_event_notify_peer_pt        notify_peer;
+    struct sockaddr                *sockaddr;  /* to be tried afresh */
 
     /* what came of it */
     ngx_msec_t                      start;
@@ -215,7 +217,7 @@ typedef struct {
     unsigned                        has_length:1;
     unsigned                        close:1;
     unsigned                        too_large:1;
-    unsigned                        alert:1;      /* a fatal one was read */
+    unsigned                        unsendable:1; /* but has been replied to */
     unsigned                        fresh:1;      /* no cached connection */
     unsigned                        unresolved:1;
     unsigned                        client_error:1;
@@ -278,6 +280,13 @@ ngx_int_t ngx_http_vd_merge_ssl(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *prev,
  */
 ngx_int_t ngx_http_vd_set_session(ngx_peer_connection_t *pc, void *data);
 void ngx_http_vd_save_session(ngx_peer_connection_t *pc, void *data);
+
+/* The same as ngx_http_vd_peek(), of TLS. */
+ngx_int_t ngx_http_vd_ssl_peek(ngx_connection_t *c);
+
+/* How the receiver has ended a connection: in good order, or by an alert. */
+ngx_uint_t ngx_http_vd_ssl_ended(ngx_connection_t *c);
+ngx_uint_t ngx_http_vd_ssl_alerted(ngx_connection_t *c);
 
 /* ngx_http_vd_handler.c */
 
@@ -385,6 +394,9 @@ ngx_int_t ngx_http_vd_init_head(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf);
 /* A new response is to come: forgets what another connection brought. */
 void ngx_http_vd_start_response(ngx_http_vd_ctx_t *ctx);
 
+/* The receiver spoke before it was asked: for process_header(). */
+ngx_int_t ngx_http_vd_too_early(ngx_http_vd_ctx_t *ctx);
+
 /* Upstream callbacks: response header, and body. */
 ngx_int_t ngx_http_vd_process_status_line(ngx_http_request_t *r);
 ngx_int_t ngx_http_vd_filter_init(void *data);
@@ -399,6 +411,15 @@ ngx_int_t ngx_http_vd_filter(void *data, ssize_t bytes);
  */
 ngx_http_upstream_srv_conf_t *ngx_http_vd_wrap_upstream(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *uscf);
+
+/*
+ * Whether a connection can be read from: NGX_OK if not, NGX_DECLINED if there
+ * is something of a reply, NGX_ERROR if it is closed or broken.
+ */
+ngx_int_t ngx_http_vd_peek(ngx_http_vd_ctx_t *ctx, ngx_connection_t *c);
+
+/* Gives back the server that was to be tried afresh, if it was not. */
+void ngx_http_vd_release_peer(ngx_http_vd_ctx_t *ctx);
 
 /* Adds "Allow" to the answer; NGX_ERROR if out of memory. */
 ngx_int_t ngx_http_vd_allow(ngx_http_request_t *r, const char *methods);

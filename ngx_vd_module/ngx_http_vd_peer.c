@@ -19,7 +19,8 @@ static void ngx_http_vd_notify_peer(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t type);
 static ngx_uint_t ngx_http_vd_own_connection(ngx_http_vd_ctx_t *ctx,
     ngx_connection_t *c);
-static ngx_uint_t ngx_http_vd_stale(ngx_http_upstream_t *u);
+static ngx_uint_t ngx_http_vd_stale(ngx_http_vd_ctx_t *ctx,
+    ngx_http_upstream_t *u);
 static void ngx_http_vd_close_connection(ngx_connection_t *c);
 
 
@@ -95,6 +96,16 @@ ngx_http_vd_get_peer(ngx_peer_connection_t *pc, void *data)
 
     ngx_http_vd_start_response(ctx);
 
+    if (ctx->sockaddr) {
+        pc->sockaddr = ctx->sockaddr;
+        pc->connection = NULL;
+        pc->cached = 0;
+
+        ctx->sockaddr = NULL;
+
+        return NGX_OK;
+    }
+
     rc = ctx->get_peer(pc, ctx->peer_data);
 
     if (rc == NGX_BUSY) {
@@ -102,7 +113,9 @@ ngx_http_vd_get_peer(ngx_peer_connection_t *pc, void *data)
     }
 
     if (rc == NGX_DONE
-        && (ctx->fresh || !ngx_http_vd_own_connection(ctx, pc->connection)))
+        && (ctx->fresh
+            || !ngx_http_vd_own_connection(ctx, pc->connection)
+            || ngx_http_vd_peek(ctx, pc->connection) != NGX_OK))
     {
         ngx_log_debug1(NGX_LOG_DEBUG_HTTP, pc->log, 0,
                        "vd close kept connection: %d", pc->connection->fd);
@@ -135,6 +148,32 @@ ngx_http_vd_own_connection(ngx_http_vd_ctx_t *ctx, ngx_connection_t *c)
 }
 
 
+/*
+ * TLS has something to read that is no reply, as session tickets; it is taken
+ * in on the way, for which the connection has to have its request.
+ */
+
+ngx_int_t
+ngx_http_vd_peek(ngx_http_vd_ctx_t *ctx, ngx_connection_t *c)
+{
+    ssize_t  n;
+    u_char   ch;
+
+    if (c->ssl) {
+        c->data = ctx->clone;
+        return ngx_http_vd_ssl_peek(c);
+    }
+
+    n = recv(c->fd, &ch, 1, MSG_PEEK);
+
+    if (n > 0) {
+        return NGX_DECLINED;
+    }
+
+    return (n == -1 && ngx_socket_errno == NGX_EAGAIN) ? NGX_OK : NGX_ERROR;
+}
+
+
 static void
 ngx_http_vd_free_peer(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
 {
@@ -146,13 +185,21 @@ ngx_http_vd_free_peer(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
     r = ctx->clone;
     u = r->upstream;
 
-    if ((state & NGX_PEER_FAILED) && !ctx->fresh && ngx_http_vd_stale(u)) {
+    if (state & (NGX_PEER_FAILED|NGX_PEER_NEXT)) {
+        /* another server may be tried */
+        ngx_http_vd_hide_client_error(ctx);
+    }
+
+    if ((state & NGX_PEER_FAILED) && ngx_http_vd_stale(ctx, u)) {
 
         /*
          * The receiver closed an idle connection while we took it up, and has
          * seen nothing of the request.  nginx would try again only what may
          * be repeated, so for the one decision that comes next this is no
          * POST, and "error" is among the reasons to go on.
+         *
+         * For the balancer nothing has happened: the server has not failed,
+         * and it is the same one that is tried afresh.
          */
 
         ngx_log_error(NGX_LOG_INFO, pc->log, 0,
@@ -162,25 +209,39 @@ ngx_http_vd_free_peer(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
         ctx->fresh = 1;
         r->method = NGX_HTTP_UNKNOWN;
         u->conf = &ctx->conf->fresh;
-    }
 
-    if (state & (NGX_PEER_FAILED|NGX_PEER_NEXT)) {
-        /* another server may be tried */
-        ngx_http_vd_hide_client_error(ctx);
+        ctx->sockaddr = pc->sockaddr;
+
+        if (pc->tries) {
+            pc->tries--;
+        }
+
+        return;
     }
 
     ctx->free_peer(pc, ctx->peer_data, state);
 }
 
 
+void
+ngx_http_vd_release_peer(ngx_http_vd_ctx_t *ctx)
+{
+    if (ctx->sockaddr) {
+        ctx->sockaddr = NULL;
+        ctx->free_peer(&ctx->clone->upstream->peer, ctx->peer_data, 0);
+    }
+}
+
+
 static ngx_uint_t
-ngx_http_vd_stale(ngx_http_upstream_t *u)
+ngx_http_vd_stale(ngx_http_vd_ctx_t *ctx, ngx_http_upstream_t *u)
 {
     ngx_connection_t  *c;
 
     c = u->peer.connection;
 
-    return u->peer.cached
+    return !ctx->fresh
+           && u->peer.cached
            && c != NULL
            && u->request_sent
            && u->state->bytes_received == 0

@@ -46,15 +46,21 @@ static ngx_int_t ngx_http_vd_keep(ngx_http_vd_ctx_t *ctx, u_char *p,
 void
 ngx_http_vd_start_response(ngx_http_vd_ctx_t *ctx)
 {
-    ngx_http_request_t  *r;
+    ngx_http_request_t   *r;
+    ngx_http_upstream_t  *u;
 
     r = ctx->clone;
+    u = r->upstream;
 
     r->state = 0;
-    r->upstream->process_header = ngx_http_vd_process_status_line;
+    u->process_header = ngx_http_vd_process_status_line;
+
+    /* before 1.29.5 nginx does so only if a request has been sent */
+    u->buffer.pos = u->buffer.start;
+    u->buffer.last = u->buffer.start;
 
     ngx_memzero(&ctx->status, sizeof(ngx_http_status_t));
-    ngx_memzero(&ctx->chunked, sizeof(ngx_http_chunked_t));
+    ngx_memzero(&ctx->chunked, sizeof(vd_chunked_t));
     ngx_memzero(&ctx->exchange, sizeof(vd_exchange_t));
 
     ctx->length = -1;
@@ -66,8 +72,18 @@ ngx_http_vd_start_response(ngx_http_vd_ctx_t *ctx)
     ctx->chunked_reply = 0;
     ctx->close = 0;
     ctx->too_large = 0;
-    ctx->alert = 0;
+    ctx->unsendable = 0;
     ctx->unresolved = 0;
+}
+
+
+ngx_int_t
+ngx_http_vd_too_early(ngx_http_vd_ctx_t *ctx)
+{
+    ngx_log_error(NGX_LOG_ERR, ctx->clone->connection->log, 0,
+                  "upstream sent a response before it was sent the request");
+
+    return ngx_http_vd_malformed(ctx);
 }
 
 
@@ -80,6 +96,10 @@ ngx_http_vd_process_status_line(ngx_http_request_t *r)
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_vd_module);
     u = r->upstream;
+
+    if (u->peer.connection->sent == 0) {
+        return ngx_http_vd_too_early(ctx);
+    }
 
     rc = ngx_http_parse_status_line(r, &u->buffer, &ctx->status);
 
@@ -431,45 +451,39 @@ ngx_http_vd_filter(void *data, ssize_t bytes)
 static ngx_int_t
 ngx_http_vd_filter_chunked(ngx_http_vd_ctx_t *ctx, ngx_buf_t *b)
 {
-    size_t               size;
-    ngx_int_t            rc;
-    ngx_http_request_t  *r;
+    size_t                len;
+    vd_chunked_e          rc;
+    const unsigned char  *p, *data;
 
-    r = ctx->clone;
+    p = b->pos;
 
-    for ( ;; ) {
+    do {
+        rc = vd_chunked_read(&ctx->chunked, &p, b->last, &data, &len);
 
-        rc = ngx_http_vd_parse_chunked(r, b, &ctx->chunked);
-
-        if (rc == NGX_OK) {
-            size = ngx_min(ctx->chunked.size, b->last - b->pos);
-
-            if (ngx_http_vd_keep(ctx, b->pos, size) != NGX_OK) {
-                return NGX_ERROR;
-            }
-
-            b->pos += size;
-            ctx->chunked.size -= size;
-
-            continue;
+        if (rc == VD_CHUNKED_DATA
+            && ngx_http_vd_keep(ctx, (u_char *) data, len) != NGX_OK)
+        {
+            return NGX_ERROR;
         }
 
-        if (rc == NGX_AGAIN) {
-            return NGX_OK;
-        }
+    } while (rc == VD_CHUNKED_DATA);
 
-        if (rc == NGX_DONE) {
-            ngx_http_vd_complete(ctx);
-            return NGX_OK;
-        }
+    b->pos = (u_char *) p;
 
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+    if (rc == VD_CHUNKED_DONE) {
+        ngx_http_vd_complete(ctx);
+    }
+
+    if (rc == VD_CHUNKED_INVALID) {
+        ngx_log_error(NGX_LOG_ERR, ctx->clone->connection->log, 0,
                       "upstream sent invalid chunked response");
 
         ctx->exchange.malformed = 1;
 
         return NGX_ERROR;
     }
+
+    return NGX_OK;
 }
 
 

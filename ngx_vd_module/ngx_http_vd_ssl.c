@@ -26,9 +26,13 @@ static ngx_int_t ngx_http_vd_ssl_system_store(ngx_conf_t *cf,
     ngx_http_vd_loc_conf_t *conf);
 static void ngx_http_vd_ssl_info(const ngx_ssl_conn_t *ssl_conn, int where,
     int ret);
+static ngx_uint_t ngx_http_vd_ssl_alert(ngx_connection_t *c);
 static ngx_http_vd_session_t *ngx_http_vd_find_session(
     ngx_http_vd_loc_conf_t *conf, ngx_peer_connection_t *pc);
 static void ngx_http_vd_free_sessions(void *data);
+
+
+static int  ngx_http_vd_ssl_alert_index = -1;
 
 
 /* Neither a file's name nor a receiver's comes from a request. */
@@ -194,6 +198,16 @@ ngx_http_vd_create_ssl(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf)
     cln->handler = ngx_ssl_cleanup_ctx;
     cln->data = ssl;
 
+    if (ngx_http_vd_ssl_alert_index == -1) {
+        ngx_http_vd_ssl_alert_index = SSL_get_ex_new_index(0, NULL, NULL,
+                                                           NULL, NULL);
+        if (ngx_http_vd_ssl_alert_index == -1) {
+            ngx_ssl_error(NGX_LOG_EMERG, cf->log, 0,
+                          "SSL_get_ex_new_index() failed");
+            return NGX_ERROR;
+        }
+    }
+
     SSL_CTX_set_info_callback(ssl->ctx, ngx_http_vd_ssl_info);
 
     if (ngx_ssl_ciphers(cf, ssl, &conf->ssl_ciphers, 0) != NGX_OK) {
@@ -327,30 +341,73 @@ ngx_http_vd_ssl_system_store(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf)
 
 
 /*
- * With TLS 1.3 the handshake is over for us before the receiver has looked at
- * our certificate: that it refuses it is the first thing to be read.
+ * The last alert is noted with the connection itself, and no request is looked
+ * for: a connection that is kept may be used by another module, in which all
+ * that we have set goes on to work.
  */
 
 static void
 ngx_http_vd_ssl_info(const ngx_ssl_conn_t *ssl_conn, int where, int ret)
 {
-    ngx_connection_t    *c;
-    ngx_http_vd_ctx_t   *ctx;
-    ngx_http_request_t  *r;
+    if (where == SSL_CB_READ_ALERT) {
+        (void) SSL_set_ex_data((ngx_ssl_conn_t *) ssl_conn,
+                               ngx_http_vd_ssl_alert_index,
+                               (void *) (uintptr_t) ret);
+    }
+}
 
-    if (where != SSL_CB_READ_ALERT || ret >> 8 != SSL3_AL_FATAL) {
-        return;
+
+static ngx_uint_t
+ngx_http_vd_ssl_alert(ngx_connection_t *c)
+{
+    return (uintptr_t) SSL_get_ex_data(c->ssl->connection,
+                                       ngx_http_vd_ssl_alert_index);
+}
+
+
+/* nginx has OpenSSL take an end without close_notify for one with it */
+
+ngx_uint_t
+ngx_http_vd_ssl_ended(ngx_connection_t *c)
+{
+    return ngx_http_vd_ssl_alert(c)
+           == (SSL3_AL_WARNING << 8 | SSL3_AD_CLOSE_NOTIFY);
+}
+
+
+/*
+ * With TLS 1.3 the handshake is over for us before the receiver has looked at
+ * our certificate: that it refuses it is the first thing to be read.
+ */
+
+ngx_uint_t
+ngx_http_vd_ssl_alerted(ngx_connection_t *c)
+{
+    return ngx_http_vd_ssl_alert(c) >> 8 == SSL3_AL_FATAL;
+}
+
+
+ngx_int_t
+ngx_http_vd_ssl_peek(ngx_connection_t *c)
+{
+    int        n;
+    u_char     ch;
+    ngx_int_t  rc;
+
+    ERR_clear_error();
+
+    n = SSL_peek(c->ssl->connection, &ch, 1);
+
+    if (n > 0) {
+        return NGX_DECLINED;
     }
 
-    c = ngx_ssl_get_connection((ngx_ssl_conn_t *) ssl_conn);
+    rc = (SSL_get_error(c->ssl->connection, n) == SSL_ERROR_WANT_READ)
+         ? NGX_OK : NGX_ERROR;
 
-    if (c->idle) {
-        return;
-    }
+    ERR_clear_error();
 
-    r = c->data;
-    ctx = ngx_http_get_module_ctx(r, ngx_http_vd_module);
-    ctx->alert = 1;
+    return rc;
 }
 
 

@@ -10,6 +10,7 @@
 #include "ngx_http_vd_module.h"
 
 
+static ngx_int_t ngx_http_vd_send(void *data, ngx_chain_t *in);
 static ngx_int_t ngx_http_vd_reinit_request(ngx_http_request_t *r);
 static void ngx_http_vd_abort_request(ngx_http_request_t *r);
 static void ngx_http_vd_finalize_request(ngx_http_request_t *r, ngx_int_t rc);
@@ -42,6 +43,8 @@ ngx_http_vd_upstream_handler(ngx_http_request_t *r)
     u->ssl = vlcf->ssl;
     u->conf = &vlcf->upstream;
     u->output.tag = (ngx_buf_tag_t) &ngx_http_vd_module;
+    u->output.output_filter = ngx_http_vd_send;
+    u->output.filter_ctx = ctx;
 
     u->create_request = ngx_http_vd_create_request;
     u->reinit_request = ngx_http_vd_reinit_request;
@@ -67,6 +70,47 @@ ngx_http_vd_upstream_handler(ngx_http_request_t *r)
     ngx_http_upstream_init(r);
 
     return NGX_DONE;
+}
+
+
+/*
+ * Sends what there is of the request.  What a receiver says before it was asked
+ * is no reply.  One that has replied to a part of the request may take no more
+ * of it: then the reply is what counts, not that sending failed.
+ */
+
+static ngx_int_t
+ngx_http_vd_send(void *data, ngx_chain_t *in)
+{
+    ngx_http_vd_ctx_t *ctx = data;
+
+    ngx_int_t             rc;
+    ngx_connection_t     *c;
+    ngx_http_upstream_t  *u;
+
+    u = ctx->clone->upstream;
+    c = u->peer.connection;
+
+    if (ctx->unsendable) {
+        return NGX_AGAIN;
+    }
+
+    if (c->sent == 0 && !u->peer.cached
+        && ngx_http_vd_peek(ctx, c) == NGX_DECLINED)
+    {
+        (void) ngx_http_vd_too_early(ctx);
+        return NGX_ERROR;
+    }
+
+    rc = ngx_chain_writer(&u->writer, in);
+
+    if (rc == NGX_ERROR && c->sent && ngx_http_vd_peek(ctx, c) == NGX_DECLINED)
+    {
+        ctx->unsendable = 1;
+        return NGX_AGAIN;
+    }
+
+    return rc;
 }
 
 
@@ -120,8 +164,13 @@ ngx_http_vd_finalize_request(ngx_http_request_t *r, ngx_int_t rc)
     exchange->timed_out = c && (c->read->timedout || c->write->timedout);
 
     if (rc == NGX_OK && exchange->status && u->length == -1) {
-        /* the end of the connection is that of the response */
-        exchange->complete = 1;
+
+        /*
+         * The end of the connection is that of the response, but anybody can
+         * end one: with TLS the receiver has to say so (RFC 9112, 9.8).
+         */
+
+        exchange->complete = (c->ssl == NULL || ngx_http_vd_ssl_ended(c));
     }
 
     if (rc == NGX_DONE
@@ -133,6 +182,8 @@ ngx_http_vd_finalize_request(ngx_http_request_t *r, ngx_int_t rc)
     if (u->state && u->state->peer) {
         ctx->upstream = *u->state->peer;
     }
+
+    ngx_http_vd_release_peer(ctx);
 
     ngx_http_vd_end_attempt(ctx);
 }
@@ -150,7 +201,8 @@ ngx_http_vd_stage(ngx_http_vd_ctx_t *ctx, ngx_http_upstream_t *u)
     }
 
     if (c->ssl && (!u->request_sent
-                   || (ctx->alert && u->state->bytes_received == 0)))
+                   || (ngx_http_vd_ssl_alerted(c)
+                       && u->state->bytes_received == 0)))
     {
         return VD_STAGE_TLS;
     }

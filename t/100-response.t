@@ -437,3 +437,107 @@ deliver -> delivered 200 T-1
 --- cases
 delivered 200 T-1 <- send HTTP/1.1 200 OK\r\n\r\n | fill 5000 \x20 | sleep 0.02 | fill 5000 \x20 | sleep 0.02 | send {"ticket_id": | sleep 0.02 | fill 30000 \x20 | send "T-1"} | close
 delivered 200 T-1 <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n | fill 3000 1\r\n\x20\r\n | chunk {"ticket_id": | fill 3000 3\r\n\x20\x20\x20\r\n | chunk "T-1"} | chunk
+
+
+=== TEST 41: a body that ends with a TLS connection, and one that is cut off
+--- config
+    vd_secret_file $TEST_NGINX_SECRET_FILE;
+
+    location = /t {
+        vd_ssl_verify off;
+        vd_ssl_protocols TLSv1.2 TLSv1.3;
+        vd_pass https://127.0.0.1:$TEST_NGINX_RAW_PORT$SCRIPT;
+        vd_output 28;
+    }
+
+    location = /old {
+        vd_ssl_verify off;
+        vd_ssl_protocols TLSv1.2;
+        vd_pass https://127.0.0.1:$TEST_NGINX_RAW_PORT$SCRIPT;
+        vd_output 28;
+    }
+--- receiver
+send HTTP/1.1 200 OK\r\n\r\n{"ticket_id":"T-1"}
+goodbye
+next connection
+send HTTP/1.1 200 OK\r\n\r\n{"ticket_id":"T-1"}
+goodbye
+next connection
+send HTTP/1.1 200 OK\r\n\r\n{"ticket_id":"T-1"}
+close
+next connection
+send HTTP/1.1 200 OK\r\n\r\n{"ticket_id":"T-1"}
+close
+next connection
+send HTTP/1.1 200 OK\r\n\r\n{"ticket_id":"T-1"}
+alert
+next connection
+send HTTP/1.1 503 No\r\n\r\n{}
+shutdown
+hold
+next connection
+send HTTP/1.1 200 OK\r\n\r\n
+sleep 0.05
+goodbye
+next connection
+send HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n{"ticket_id":"T-1"}
+close
+--- requests
+deliver A -> delivered 200 T-1
+deliver B /old -> delivered 200 T-1
+deliver C -> failed 200 closed
+deliver D /old -> failed 200 closed
+deliver E -> failed 200 closed
+deliver F -> failed 503 closed
+deliver G -> delivered 200 not_json
+deliver H -> delivered 200 T-1
+
+
+=== TEST 42: chunk lines are read strictly, whatever nginx's own parser lets pass
+--- cases
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1 3\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13 3\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n 13\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\t13\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13 \r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\t\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13 x\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x13\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n+13\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\ng\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13;a\x00b\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13;a\x01\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13;a\x7f\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\r\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\x0b\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1_3\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13,\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13 \t\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\r{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13;a=b\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\r\n{"ticket_id":"T-1"}\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\r\n{"ticket_id":"T-1"}0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\r\n{"ticket_id":"T-1"}\r\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\r\n{"ticket_id":"T-1"}\r\n0\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\r\n{"ticket_id":"T-1"}\r\n0\r\n\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\r\n{"ticket_id":"T-1"}\r\n0\r\nX: y\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\r\n{"ticket_id":"T-1"}\r\n0\r\nX: y\r\n\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\r\n{"ticket_id":"T-1"}\r\n0\r\nX: y\rz\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\r\n{"ticket_id":"T-1"}\r\n0\r\nX: \x00\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8000000000000013\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+failed 200 protocol <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000013\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+
+
+=== TEST 43: what is allowed in chunk lines
+--- cases
+delivered 200 T-1 <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+delivered 200 T-1 <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13;a\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+delivered 200 T-1 <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13;a=b\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+delivered 200 T-1 <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13 ;a\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+delivered 200 T-1 <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\t; a = "b;\xc3\xa4"\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+delivered 200 T-1 <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0000000000000013\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+delivered 200 T-1 <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13;\x20\t\r\n{"ticket_id":"T-1"}\r\n0\r\n\r\n
+delivered 200 T-1 <- send HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13\r\n{"ticket_id":"T-1"}\r\n0;x\r\nX: y\r\nZ:\r\n\r\n
+delivered 200 T-1 <- drip 0.001 HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n13;a=b\r\n{"ticket_id":"T-1"}\r\n0\r\nX: y\r\n\r\n

@@ -589,9 +589,9 @@ seen -> 1.1 A tls, 1.2 B tls, 2.1 B tls, 2.2 C tls, 3.1 C tls
 === TEST 32: no third try also where there are more servers
 --- http_config
     upstream receiver {
-        server 127.0.0.1:$TEST_NGINX_RAW_PORT max_fails=0;
-        server 127.0.0.1:$TEST_NGINX_RAW_PORT max_fails=0;
-        server 127.0.0.1:$TEST_NGINX_RAW_PORT max_fails=0;
+        server 127.0.0.1:$TEST_NGINX_RAW_PORT;
+        server 127.0.0.1:$TEST_NGINX_RAW_PORT;
+        server 127.0.0.1:$TEST_NGINX_RAW_PORT;
         keepalive 4;
     }
 --- receiver
@@ -611,9 +611,9 @@ seen -> 1.1 A, 1.2 B, 2.1 B
 === TEST 33: nor is a fresh connection that is closed replaced there
 --- http_config
     upstream receiver {
-        server 127.0.0.1:$TEST_NGINX_RAW_PORT max_fails=0;
-        server 127.0.0.1:$TEST_NGINX_RAW_PORT max_fails=0;
-        server 127.0.0.1:$TEST_NGINX_RAW_PORT max_fails=0;
+        server 127.0.0.1:$TEST_NGINX_RAW_PORT;
+        server 127.0.0.1:$TEST_NGINX_RAW_PORT;
+        server 127.0.0.1:$TEST_NGINX_RAW_PORT;
         keepalive 4;
     }
 --- receiver
@@ -627,3 +627,164 @@ deliver A -> failed null closed
 deliver B -> failed null closed
 deliver C -> delivered 200 T-3
 seen -> 1.1 A, 2.1 B, 3.1 C
+
+
+=== TEST 34: a fatal alert on a kept connection that proxy_pass has taken over
+--- config
+    vd_secret_file $TEST_NGINX_SECRET_FILE;
+
+    location = /t {
+        vd_ssl_verify off;
+        vd_ssl_protocols TLSv1.3;
+        vd_pass https://receiver$SCRIPT;
+        vd_output 28;
+    }
+
+    location = /proxied {
+        proxy_pass https://receiver$SCRIPT;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+    }
+--- receiver
+reply 200 {"ticket_id":"T-1"}
+next request
+alert
+close
+next connection
+reply 200 proxied
+next request
+alert
+close
+next connection
+reply 200 {"ticket_id":"T-3"}
+--- requests
+deliver A -> delivered 200 T-1
+get /proxied -> proxied
+deliver B -> delivered 200 T-3
+deliver C -> delivered 200 T-3
+seen -> 1.1 A tls, 1.2 - tls, 2.1 - tls, 3.1 B tls, 3.2 C tls
+
+
+=== TEST 35: the same with TLS 1.2
+--- config
+    vd_secret_file $TEST_NGINX_SECRET_FILE;
+
+    location = /t {
+        vd_ssl_verify off;
+        vd_ssl_protocols TLSv1.2;
+        vd_pass https://receiver$SCRIPT;
+        vd_output 28;
+    }
+
+    location = /proxied {
+        proxy_pass https://receiver$SCRIPT;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+    }
+--- receiver
+reply 200 {"ticket_id":"T-1"}
+next request
+alert
+close
+next connection
+reply 200 proxied
+next request
+alert
+close
+next connection
+reply 200 {"ticket_id":"T-3"}
+--- requests
+deliver A -> delivered 200 T-1
+get /proxied -> proxied
+deliver B -> delivered 200 T-3
+deliver C -> delivered 200 T-3
+seen -> 1.1 A tls, 1.2 - tls, 2.1 - tls, 3.1 B tls, 3.2 C tls
+
+
+=== TEST 36: a fatal alert on a kept connection under the request
+--- config
+    location = /t {
+        vd_secret_file $TEST_NGINX_SECRET_FILE;
+        vd_ssl_verify off;
+        vd_pass https://receiver$SCRIPT;
+        vd_output 28;
+    }
+--- receiver
+reply 200 {"ticket_id":"T-1"}
+next request
+alert
+close
+next connection
+alert
+close
+next connection
+reply 200 {"ticket_id":"T-3"}
+--- requests
+deliver A -> delivered 200 T-1
+deliver B -> failed null tls
+deliver C -> delivered 200 T-3
+seen -> 1.1 A tls, 1.2 B tls, 2.1 B tls, 3.1 C tls
+
+
+=== TEST 37: a fatal alert while nobody asks
+--- config
+    location = /t {
+        vd_secret_file $TEST_NGINX_SECRET_FILE;
+        vd_ssl_verify off;
+        vd_pass https://receiver$SCRIPT;
+        vd_output 28;
+    }
+--- receiver
+reply 200 {"ticket_id":"T-1"}
+sleep 0.02
+alert
+hold
+next connection
+reply 200 {"ticket_id":"T-2"}
+alert
+hold
+next connection
+reply 200 {"ticket_id":"T-3"}
+--- requests
+deliver A -> delivered 200 T-1
+open 0
+deliver B -> delivered 200 T-2
+deliver C -> delivered 200 T-3
+seen -> 1.1 A tls, 2.1 B tls, 3.1 C tls
+
+
+=== TEST 38: plain connections pass between proxy_pass and vd_pass, stale ones too
+--- config
+    vd_secret_file $TEST_NGINX_SECRET_FILE;
+
+    location = /t {
+        vd_pass http://receiver$SCRIPT;
+        vd_output 28;
+    }
+
+    location = /proxied {
+        proxy_pass http://receiver$SCRIPT;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+    }
+--- receiver
+reply 200 proxied
+next request
+reply 200 {"ticket_id":"T-1"}
+next request
+reply 200 proxied
+next request
+close
+next connection
+reply 200 {"ticket_id":"T-2"}
+next request
+close
+next connection
+reply 200 proxied
+--- requests
+get /proxied -> proxied
+deliver A -> delivered 200 T-1
+get /proxied -> proxied
+deliver B -> delivered 200 T-2
+get /proxied -> proxied
+seen -> 1.1 -, 1.2 A, 1.3 -, 1.4 B, 2.1 B, 2.2 -, 3.1 -
