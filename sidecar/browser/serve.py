@@ -4,7 +4,8 @@
 
 Prints the address of the pages as JSON when all is there.  Then each line that
 comes in is done, and answered with a line: ``heal`` (output 30 works again),
-``deliver N`` (so many more to output 28), ``stop`` and ``start`` (the sidecar).
+``deliver N`` (so many more to output 28), ``stop`` and ``start`` (the sidecar),
+``away`` and ``back`` (the store).
 It ends with its input.
 """
 
@@ -17,7 +18,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("tests", ".")]
 
-from edge import started, temporary_store  # noqa: E402
+from edge import started  # noqa: E402
+from postgres import Postgres  # noqa: E402
 from receiver import Answer, Receiver  # noqa: E402
 from rig import Output  # noqa: E402
 
@@ -45,7 +47,10 @@ HOSTILE = '<img src=x onerror="document.title=1">'
 
 def main() -> None:
     with ExitStack() as stack:
-        store = stack.enter_context(temporary_store("sqlite"))
+        postgres = Postgres()
+        stack.callback(postgres.remove)
+        postgres.start()
+        store = postgres.create_database()
         receiver = Receiver()
         stack.callback(receiver.remove)
         edge = started(
@@ -89,6 +94,10 @@ def main() -> None:
                 edge.sidecar.stop()
             elif word == "start":
                 edge.sidecar.start()
+            elif word == "away":
+                postgres.stop()
+            elif word == "back":
+                postgres.start()
             say({"done": word})
 
 

@@ -233,6 +233,21 @@ const tests = {
     await page.context().close();
   },
 
+  async "a list that is open says that the store is away, and goes on with it"() {
+    const page = await open("/deliveries?output=28");
+    await page.getByText("Live", { exact: true }).waitFor();
+    await tell("away");
+    await page.getByText("Not up to date: the store is away").waitFor();
+    assert.equal(await page.locator("#live.away").count(), 1);
+    await picture(page, "list-store-away");
+    await tell("deliver 1");
+    await tell("back");
+    await page.getByText("Live", { exact: true }).waitFor();
+    await page.getByText("C-2026-2000").waitFor();
+    page.complaints = page.complaints.filter((each) => !each.includes("503"));
+    await close(page);
+  },
+
   async "keys go down, select and open"() {
     const page = await open("/deliveries");
     for (const key of ["j", "j", "k", "x"]) await page.keyboard.press(key);

@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from aiohttp import ClientSession, CookieJar, web
 from aiohttp.test_utils import TestServer
+from attrs import evolve
 from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 
@@ -30,10 +31,12 @@ from vd_sidecar.acts import FORGET, perform
 from vd_sidecar.batch import rfc3339
 from vd_sidecar.clock import steady
 from vd_sidecar.config import Config
-from vd_sidecar.model import CANCELLED, DELIVERED, FAILED, PENDING
+from vd_sidecar.model import CANCELLED, DELIVERED, FAILED, PENDING, Record
 from vd_sidecar.store import Store, deliveries, rates, reads, search
 from vd_sidecar.store.reads import Filter
 from vd_sidecar.web import application, openapi, pages_case, pages_text
+from vd_sidecar.web.live import Live
+from vd_sidecar.web.reading import Away
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202e\x1b[31m"
 EN = {"Accept-Language": "en"}
@@ -710,6 +713,114 @@ def test_pages_are_told_of_changes(store: Store, config: Config) -> None:
             await asyncio.wait_for(stream.content.readuntil(b"data: 1\n\n"), PATIENCE)
             await site._in_writer(lambda: take(store, config, [delivered("new")]))
             await asyncio.wait_for(stream.content.readuntil(b"data: 2\n\n"), PATIENCE)
+
+    run(store, config, test)
+
+
+def test_pages_are_told_that_the_store_is_away(
+    store: Store, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise Away("gone")
+
+    async def test(site: Site) -> None:
+        async with site.session.get(site.url + "/events") as stream:
+
+            async def heard(event: bytes) -> None:
+                end = b"event: " + event + b"\n\n"
+                await asyncio.wait_for(stream.content.readuntil(end), PATIENCE)
+
+            await heard(b"change\ndata: 1")
+            with monkeypatch.context() as patched:
+                patched.setattr(Live, "_look", away)
+                await heard(b"away\ndata: 2")
+                async with site.session.get(site.url + "/events") as another:
+                    end = b"event: away\ndata: 2\n\n"
+                    await asyncio.wait_for(another.content.readuntil(end), PATIENCE)
+            await heard(b"change\ndata: 3")
+
+    run(store, config, test)
+
+
+def test_an_error_does_not_say_that_all_goes_on(store: Store, config: Config) -> None:
+    """What waits while the store is away is named."""
+    english, german = pages_text.TEXTS["error_away"]
+    assert "retries and alerts wait" in english
+    assert "Wiederholungen und Alarme warten" in german
+
+
+@pytest.mark.parametrize(
+    "failing, others, found",
+    [
+        ("failed", "", "f0 f1 f2 f3"),
+        ("pending", "", "p0 p1 p2 p3"),
+        ("pending", "failed", "f0 p0 p1 p2 p3"),
+        ("failed", "pending", "f0 f1 f2 f3 p0"),
+        ("delivered", "", "d0 d1 d2 d3"),
+    ],
+)
+def test_the_banner_leads_to_what_failed(
+    store: Store, config: Config, failing: str, others: str, found: str
+) -> None:
+    """Whatever has become of it: a list that is empty, or of others, is no answer."""
+    with store.reading() as connection:
+        now = store.now(connection) - 240_000
+
+    def made(state: str, number: int, time: int) -> list[Record]:
+        id = f"{state[0]}{number}"
+        first = [record(id, "29", time=time, attempt=n) for n in (1, 2)]
+        if state == "failed":
+            return [*first, record(id, "29", time=time, attempt=3)]
+        if state == "delivered":
+            return [*first, delivered(id, "29", time=time, attempt=3)]
+        return first
+
+    for number in range(4):
+        take(store, config, made(failing, number, now + number))
+    if others:
+        take(store, config, made(others, 0, now - 86_400_000))
+
+    async def test(site: Site) -> None:
+        _, text = await site.get("/")
+        (link,) = re.findall(r'is failing.*?<a href="(.*?)">', text)
+        _, text = await site.get(html.unescape(link))
+        assert sorted(rows(text)) == found.split()
+        for state in re.findall(r"state=(\w+)", link):
+            assert f'name="state" value="{state}"' in text
+
+    run(store, config, test)
+
+
+def test_under_a_path_of_a_proxy(store: Store, config: Config) -> None:
+    """Each address has it, a text from outside does not get it."""
+    some(store, config)
+    evil = 'href="/x" action="/y"'
+    take(store, config, [record("evil", case=evil, time=NOON + 9)])
+    config = evolve(config, web=evolve(config.web, base="/vd"))
+    url = re.compile(r'\b(?:href|src|action|data-from)="(.*?)"')
+    paths = ("/", "/deliveries", "/deliveries/28/lost", "/deliveries/28/evil", "/none")
+    paths += ("/act?act=retry&state=failed", "/deliveries?search=%2Fx", "/act?act=no")
+
+    async def test(site: Site) -> None:
+        for path in paths:
+            status, text = await site.get(path)
+            if path == "/none":
+                continue
+            found = url.findall(text)
+            assert len(found) > 4, path
+            for each in found:
+                assert each.startswith("/vd/") or each == "#main", (path, each)
+            assert 'data-base="/vd"' in text
+        assert evil not in html.unescape(text)
+        _, text = await site.get("/deliveries/28/evil")
+        assert evil in html.unescape(text)
+        _, text = await site.get("/deliveries?search=%2Fx")
+        assert 'value="/x"' in text
+        answer = await site.ask("GET", "/deliveries?search=", {})
+        assert answer.headers["Location"] == "/vd/deliveries"
+        answer = await site.confirm("/act?act=cancel&search=evil")
+        assert answer.status == 303
+        assert answer.headers["Location"].startswith("/vd/act?done=")
 
     run(store, config, test)
 

@@ -31,6 +31,7 @@ class Retry:
 class Web:
     listen: str = "127.0.0.1:8089"
     hosts: tuple[str, ...] = ()  # names by which browsers may know it
+    base: str = ""  # the path that a proxy takes away, "/vd"
 
 
 @frozen
@@ -127,6 +128,7 @@ _RETRY = {
 _WEB = {
     "listen": values.listen,
     "hosts": values.many(values.host, '["vd.example.com"]'),
+    "base": values.base,
 }
 _SMTP = {
     "host": values.host,

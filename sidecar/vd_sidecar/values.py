@@ -27,6 +27,7 @@ _MAIL = re.compile(
     r"(?=.{3,254}\Z)[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}"
     r"@[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
 )
+_BASE = re.compile(r"(/[A-Za-z0-9._~-]+){0,20}/?")
 _LOCATION = re.compile(r"/[!\"$-~]{0,1023}")
 
 
@@ -130,6 +131,13 @@ def location(value: Any) -> str:
     if not isinstance(value, str) or not _LOCATION.fullmatch(value):
         raise Expected('the path of a location, such as "/callback", in ASCII')
     return value
+
+
+def base(value: Any) -> str:
+    """Without the slash at its end; "/" is "", no path at all."""
+    if not isinstance(value, str) or not _BASE.fullmatch(value):
+        raise Expected('the path that the proxy takes away, such as "/vd"')
+    return value.rstrip("/")
 
 
 def host(value: Any) -> str:

@@ -36,13 +36,15 @@ class Live:
         self._reads = Reads(service.store, at_once=1, seconds=2.0)
         self._changed = asyncio.Condition()
         self._version: Optional[Version] = None
+        self._away = False  # the store
         self._number = 0
         self._open = 0
         self._task: Optional[asyncio.Task[None]] = None
         self._closing = False
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """The stream: an event for each change, the first one at once."""
+        """The stream: an event for each change, the first one at once; or, while the
+        store is away, one that says so."""
         if self._open >= MOST:
             raise web.HTTPServiceUnavailable(headers={"Retry-After": "30"})
         response = web.StreamResponse(
@@ -74,7 +76,8 @@ class Live:
         while not self._closing:
             if told != self._number:
                 told = self._number
-                await response.write(b"event: change\ndata: %d\n\n" % told)
+                event = b"away" if self._away else b"change"
+                await response.write(b"event: %b\ndata: %d\n\n" % (event, told))
             try:
                 async with self._changed:
                     if told == self._number:
@@ -84,12 +87,14 @@ class Live:
 
     async def _watch(self) -> None:
         while self._open and not self._closing:
+            away = False
+            version = self._version
             try:
                 version = await self._look()
             except Away:
-                version = None
-            if version is not None and version != self._version:
-                self._version = version
+                away = True
+            if version != self._version or away is not self._away:
+                self._version, self._away = version, away
                 self._number += 1
                 async with self._changed:
                     self._changed.notify_all()

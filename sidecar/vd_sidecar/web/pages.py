@@ -62,7 +62,8 @@ class Pages:
     def __init__(self, service: "Service", snapshot: Snapshot) -> None:
         self._service = service
         self._reads = Reads(service.store, AT_ONCE, SECONDS)
-        self._render = Renderer()
+        self._render = Renderer(service.config.web.base)
+        self._base = service.config.web.base
         self._live = Live(service, snapshot)
         self._overview = OverviewPage(service, snapshot, self._reads, self._render)
         self._acts = ActPages(service, self._reads, self._render)
@@ -93,6 +94,9 @@ class Pages:
             viewer = Viewer(request, wall_clock())
             try:
                 return await page(request, viewer)
+            except web.HTTPRedirection as there:
+                there.headers["Location"] = self._base + there.headers["Location"]
+                raise
             except Refused as error:
                 key = "error_gone" if error.status == 404 else "error_asked"
                 text = viewer.t(key, why=str(error))

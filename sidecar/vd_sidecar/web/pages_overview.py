@@ -153,14 +153,15 @@ class OverviewPage:
                     delivered=viewer.number(delivered),
                     failed=viewer.number(failed),
                 )
-                found.append(Warned(text, _where(row.stats)))
+                found.append(Warned(text, _failing(row.stats)))
             if row.stats.overdue > OVERDUE_SECONDS * 1000:
                 text = viewer.t(
                     "overdue",
                     output=_name(row.stats),
                     span=viewer.span(row.stats.overdue),
                 )
-                found.append(Warned(text, _where(row.stats)))
+                pairs = [("output", output), ("state", PENDING)]
+                found.append(Warned(text, address("/deliveries", pairs)))
         stalled = steady() - self._service.ingested
         if stalled > STALL_SECONDS:
             text = viewer.t("journal_stalled", span=viewer.span(stalled * 1000))
@@ -182,10 +183,11 @@ def _states(stats: Stats) -> list[str]:
     return list(stats.outputs[0].states) if stats.outputs else []
 
 
-def _where(stats: OutputStats) -> str:
-    """The address of what wants a look."""
-    state = FAILED if stats.states[FAILED] else PENDING
-    return address("/deliveries", [("output", stats.output), ("state", state)])
+def _failing(stats: OutputStats) -> str:
+    """The address of what failed: given up, to be retried, or delivered by now."""
+    pairs = [("output", stats.output)]
+    states = [("state", each) for each in (FAILED, PENDING) if stats.states[each]]
+    return address("/deliveries", pairs, states or [("sort", "-attempts")])
 
 
 def _name(stats: OutputStats) -> str:

@@ -23,6 +23,10 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
     "live_pause": ("Pause live updates", "Live-Aktualisierung anhalten"),
     "live_paused": ("Paused", "Angehalten"),
     "live_lost": ("Connection lost", "Verbindung verloren"),
+    "live_away": (
+        "Not up to date: the store is away",
+        "Nicht aktuell: der Speicher ist weg",
+    ),
     "live_go_on": ("Go on with live updates", "Live-Aktualisierung fortsetzen"),
     "times_in": ("Times are in {zone}.", "Zeiten in {zone}."),
     "keys": (
@@ -38,9 +42,11 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
         "Diese Zustellung gibt es nicht. Vielleicht wurde sie nach Ablauf gelöscht.",
     ),
     "error_away": (
-        "The store does not answer: {why}. Deliveries go on; try again shortly.",
-        "Der Speicher antwortet nicht: {why}. Zugestellt wird weiter; bitte gleich "
-        "noch einmal versuchen.",
+        "The store does not answer: {why}. nginx goes on to deliver and to journal; "
+        "retries and alerts wait until the store is back, as this page does.",
+        "Der Speicher antwortet nicht: {why}. nginx stellt weiter zu und schreibt ins "
+        "Journal; Wiederholungen und Alarme warten, bis der Speicher wieder da ist, "
+        "wie diese Seite.",
     ),
     "error_asked": (
         "The address asks for something that is not there: {why}",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import datetime, timezone, tzinfo
 from functools import lru_cache
 from pathlib import Path
@@ -38,6 +39,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Vary": "Accept-Language, Cookie",
 }
+_ADDRESS = re.compile(r'\b(?:href|src|action|data-from)="(?=/)')
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -172,7 +174,9 @@ def address(path: str, *parts: Sequence[tuple[str, str]]) -> str:
 class Renderer:
     """Makes pages; everything that is not ours is escaped by Jinja."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: str) -> None:
+        """``base``: what a proxy takes away from our addresses."""
+        self._base = base
         self.assets = _assets()
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE / "templates"),
@@ -182,12 +186,22 @@ class Renderer:
             lstrip_blocks=True,
         )
         self._templates.globals.update(
-            STATES=STATES, SHAPES=SHAPES, path_of=path_of, assets=self.assets
+            STATES=STATES,
+            SHAPES=SHAPES,
+            path_of=path_of,
+            assets=self.assets,
+            base=base,
         )
         self._templates.filters.update(seen=seen)
 
     def __call__(self, name: str, viewer: Viewer, **values: object) -> str:
-        return self._templates.get_template(name).render(v=viewer, t=viewer.t, **values)
+        text = self._templates.get_template(name).render(v=viewer, t=viewer.t, **values)
+        if not self._base:
+            return text
+
+        # in a text from outside no quote is left as it was
+
+        return _ADDRESS.sub(rf"\g<0>{self._base}", text)
 
 
 def seen(text: object) -> str:

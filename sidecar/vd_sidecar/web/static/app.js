@@ -79,14 +79,15 @@ let waiting = null;
 function show(kind) {
   live.hidden = false;
   live.className = `live ${kind}`;
-  $(".word", live).textContent = { on: live.dataset.on, off: live.dataset.off, lost: live.dataset.lost }[kind];
+  $(".word", live).textContent = live.dataset[kind];
   live.title = kind === "off" ? live.dataset.go : live.dataset.pause;
 }
 
 function listen() {
-  source = new EventSource("/events");
-  source.addEventListener("open", () => show("on"));
+  source = new EventSource(document.body.dataset.base + "/events");
+  source.addEventListener("away", () => show("away"));
   source.addEventListener("change", () => {
+    show("on");
     clearTimeout(waiting);
     waiting = setTimeout(refresh, 150);
   });
