@@ -127,7 +127,8 @@ def run(config: Config, store: Store, directory: Path) -> Cli:
 
 def configured(config: Config, directory: Path, **more: object) -> Path:
     file = directory / "vd.toml"
-    settings = {"journal": config.journal, "store": config.store, "edge": config.edge}
+    keys = ("journal", "store", "nginx", "edge")
+    settings = {key: getattr(config, key) for key in keys}
     file.write_text(toml({**settings, **more}))
     return file
 
@@ -435,6 +436,30 @@ def test_it_does_not_ask_where_nobody_is(
     assert run("retry", "--all", "--yes").status == 0
     assert "[y/N]" not in run.on_terminal("forget", "lost", "--yes")
     assert one(store, "lost").forgotten
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["list", "--state", "failed"], 0),
+        (["list", "--state", "nowhere"], 2),
+        (["list", "--config", "/nonexistent"], 2),
+        (["show", "nobody"], 1),
+        (["run", "--config", "/nonexistent"], 2),
+    ],
+)
+def test_a_standard_error_that_is_full_is_no_failure(
+    run: Cli, store: Store, words: list[str], status: int
+) -> None:
+    environment = {**run._environment, "PYTHONUNBUFFERED": ""}
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            [PROGRAM, *words],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=full,
+        )
+    assert ran.returncode == status
 
 
 def test_one_long_value_widens_no_other_line(

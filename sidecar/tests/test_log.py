@@ -199,8 +199,11 @@ structlog.get_logger().error("it is", output="28")
 
 
 FULL = """
+log.unbuffer()
+log.setup()
 structlog.get_logger().warning("still it is")
 logging.getLogger("aiohttp").error("so are others")
+print("and whatever else", file=sys.stderr)
 """
 
 
@@ -209,6 +212,7 @@ def written_to(stderr: int, program: str = PROGRAM) -> None:
         [sys.executable, "-c", program],
         stderr=stderr,
         check=True,
+        env={},  # PYTHONUNBUFFERED would hide what waits in a buffer
         cwd=Path(log.__file__).parents[1],
     )
 
@@ -236,4 +240,4 @@ def test_anything_else_gets_json() -> None:
 
 def test_what_cannot_be_written_stops_nothing() -> None:
     with open("/dev/full", "w") as full:
-        written_to(full.fileno(), f"import logging\n{PROGRAM}{FULL}")
+        written_to(full.fileno(), f"import logging, sys\n{PROGRAM}{FULL}")

@@ -452,9 +452,8 @@ def _harmless(body: bytes) -> bool:
 
 def run_main() -> None:
     """What the script calls."""
-    for stream in (sys.stdout, sys.stderr):
+    log.unbuffer()
+    if isinstance(sys.stdout, TextIOWrapper):
         # an encoding that lacks a letter is no reason to fail
-
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+        sys.stdout.reconfigure(errors="backslashreplace")
     main(prog_name="vd-sidecar")

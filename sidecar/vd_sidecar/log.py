@@ -7,6 +7,7 @@ standard library's loggers (aiohttp, sqlalchemy, alembic) write the same lines.
 
 from __future__ import annotations
 
+import io
 import json as jsonlib
 import logging
 import re
@@ -65,6 +66,35 @@ def setup(json: Optional[bool] = None, level: str = "info") -> None:
     for name in _QUIET:
         logging.getLogger(name).setLevel("DEBUG" if level == "debug" else "WARNING")
     logging.captureWarnings(True)
+
+
+class _Lossy(io.FileIO):
+    """Loses what cannot be written."""
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        try:
+            while left:
+                left = left[super().write(left) :]
+        except OSError:
+            pass
+        return size
+
+
+def unbuffer() -> None:
+    """Make the standard error a stream on which nothing fails, nor waits.
+
+    Python's own keeps what it could not write, and then ends with status 120,
+    however well its work was done.
+    """
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = io.TextIOWrapper(
+            _Lossy(sys.stderr.fileno(), "w", closefd=False),
+            encoding=sys.stderr.encoding,
+            errors="backslashreplace",  # an encoding may lack a letter
+            write_through=True,
+        )
 
 
 class _Lines:
