@@ -26,9 +26,10 @@ BUILD_PACKAGES = dpkg-dev gcc libjansson-dev libpcre2-dev libssl-dev make \
 TEST_PACKAGES = black ca-certificates clang clang-tidy cppcheck curl e2fsprogs jq \
 	libclang-rt-dev libcmocka-dev liblist-moreutils-perl \
 	libtest-base-perl libtest-longstring-perl libtext-diff-perl \
-	libwww-perl mount mypy openssl patch perl procps prometheus pyflakes3 \
+	libwww-perl llvm mount mypy openssl patch perl procps prometheus pyflakes3 \
 	postgresql python3 python3-aiosmtpd python3-hypothesis python3-jsonschema \
 	python3-pytest python3-pytest-timeout python3-pytest-xdist python3-trustme \
+	python3-typeshed \
 	shellcheck strace util-linux valgrind wrk
 
 SIDECAR_PACKAGES = python3 python3-aiohttp python3-aiosmtplib python3-alembic \
@@ -38,8 +39,8 @@ SIDECAR_PACKAGES = python3 python3-aiohttp python3-aiosmtplib python3-alembic \
 
 # An npm from elsewhere brings its own node, and will not have Debian's beside it.
 
-BROWSER_PACKAGES = chromium fonts-dejavu-core \
-	$(if $(shell command -v npm),,nodejs npm)
+BROWSER_PACKAGES = chromium-headless-shell curl fonts-dejavu-core jq openssl \
+	$(if $(shell command -v npm),,nodejs)
 
 MODULE  = build/ngx_http_vd_module.so
 NGX_C   = $(wildcard ngx_vd_module/ngx_http_vd_*.c)
@@ -232,12 +233,12 @@ sidecar: deps build
 
 # What it takes beside Chromium comes by a lock file, and stays in build/.
 
-BROWSER = build/browser/node_modules/.package-lock.json
+BROWSER = build/browser/unpacked
 
 $(BROWSER): sidecar/browser/package-lock.json sidecar/browser/package.json
 	@mkdir -p build/browser
 	@cp $^ build/browser
-	npm ci --prefix build/browser --ignore-scripts --no-audit --no-fund
+	build-aux/npm-packages build/browser
 	@touch $@
 
 browser: deps build $(BROWSER)
@@ -254,7 +255,9 @@ NGX_INCS = $(addprefix -Ibuild/module/,src/core src/event src/event/modules \
 lint: deps build
 	build-aux/check-style $(NGX_C) $(PLAIN_C) $(TEST_C) $(HEADERS)
 	cppcheck --quiet --std=c11 --enable=warning,performance,portability \
-		--error-exitcode=1 $(NGX_C) $(PLAIN_C)
+		--suppress=normalCheckLevelMaxBranches --max-configs=1 \
+		--suppress=toomanyconfigs --suppress='*:build/module/*' \
+		--error-exitcode=1 $(NGX_INCS) $(NGX_C) $(PLAIN_C)
 	@# it also counts what it found in the headers of others
 	clang-tidy --quiet $(NGX_C) -- $(NGX_INCS) \
 		2> >(grep -v 'warnings generated' >&2)

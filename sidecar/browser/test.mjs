@@ -36,7 +36,7 @@ async function tell(word) {
 
 const { url } = await answer();
 const browser = await chromium.launch({
-  executablePath: "/usr/bin/chromium",
+  executablePath: "/usr/bin/chromium-headless-shell",
   args: process.getuid() === 0 ? ["--no-sandbox"] : [],
 });
 
