@@ -14,6 +14,8 @@
 
 
 static ngx_uint_t ngx_http_vd_ssl_inherits(ngx_http_vd_loc_conf_t *conf);
+static void ngx_http_vd_ssl_warn_of_address(ngx_conf_t *cf,
+    ngx_http_vd_loc_conf_t *prev, ngx_http_vd_loc_conf_t *conf);
 static ngx_int_t ngx_http_vd_create_ssl(ngx_conf_t *cf,
     ngx_http_vd_loc_conf_t *conf);
 static ngx_int_t ngx_http_vd_ssl_identity(ngx_conf_t *cf,
@@ -134,7 +136,53 @@ ngx_http_vd_merge_ssl(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *prev,
     ngx_conf_merge_ptr_value(conf->ssl_conf_commands,
                              prev->ssl_conf_commands, NULL);
 
-    return conf->ssl ? ngx_http_vd_create_ssl(cf, conf) : NGX_OK;
+    if (!conf->ssl) {
+        return NGX_OK;
+    }
+
+    ngx_http_vd_ssl_warn_of_address(cf, prev, conf);
+
+    return ngx_http_vd_create_ssl(cf, conf);
+}
+
+
+/* nginx looks for a name among the DNS names of a certificate only. */
+
+static void
+ngx_http_vd_ssl_warn_of_address(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *prev,
+    ngx_http_vd_loc_conf_t *conf)
+{
+    u_char     *p, *last;
+    ngx_str_t  *host;
+
+    if (!conf->upstream.ssl_verify || conf->upstream.ssl_name) {
+        return;
+    }
+
+    if (conf->file == prev->file && conf->line == prev->line) {
+        /* an "if" or "limit_except" */
+        return;
+    }
+
+    host = &conf->host;
+    last = host->data + host->len;
+
+    p = ngx_strlchr(host->data, last, ':');
+    if (p == NULL) {
+        p = last;
+    }
+
+    if (host->data[0] != '['
+        && ngx_inet_addr(host->data, p - host->data) == INADDR_NONE)
+    {
+        return;
+    }
+
+    ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                  "no certificate can be verified for an IP address, "
+                  "\"vd_ssl_name\" is needed for \"%V\" of "
+                  "the \"vd_pass\" directive in %s:%ui",
+                  host, conf->file, conf->line);
 }
 
 

@@ -50,6 +50,7 @@ CONF
     location = /tls {
         vd_pass https://127.0.0.1:$TEST_NGINX_RAND_PORT_1;
         vd_output 28;
+        vd_ssl_name receiver.test;
     }
     location = /timeout {
         vd_pass http://127.0.0.1:$TEST_NGINX_SILENT_PORT;

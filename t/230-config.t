@@ -40,7 +40,7 @@ symlink $ENV{TEST_NGINX_CERTS}, "$dir/certs" or die "symlink: $!";
 my $HTTP     = 'http { % server { listen unix:listen.sock; location = /t { COMPLETE } } }';
 my $SERVER   = 'http { server { listen unix:listen.sock; % location = /t { COMPLETE } } }';
 my $LOCATION = 'http { server { listen unix:listen.sock; location = /t { COMPLETE % } } }';
-my $COMPLETE = 'vd_pass https://127.0.0.1:1; vd_output 28; vd_secret_file secret;';
+my $COMPLETE = 'vd_pass https://localhost:1; vd_output 28; vd_secret_file secret;';
 
 # Sections of this suite, which are tried with `nginx -t`:
 #
@@ -48,6 +48,7 @@ my $COMPLETE = 'vd_pass https://127.0.0.1:1; vd_output 28; vd_secret_file secret
 #              location that is complete, and COMPLETE is what makes it so
 #   refused    a line each: what is wrong, " => " and what nginx says of it, to
 #              which it adds the file and the line; or "~" and a pattern
+#   warned     a line each, likewise, of what is taken with a warning
 #   accepted   a line each; by default at each of the three levels
 #
 # \x{NN} is a byte, \n a newline.
@@ -56,6 +57,7 @@ add_block_preprocessor(sub {
 
     my $around   = take($block, 'around');
     my $refused  = take($block, 'refused')  // '';
+    my $warned   = take($block, 'warned')   // '';
     my $accepted = take($block, 'accepted') // '';
     my @frames   = defined $around ? frame($around) : ($HTTP, $SERVER, $LOCATION);
 
@@ -66,6 +68,15 @@ add_block_preprocessor(sub {
 
         Test::More::isnt($status, 0, "$name: is refused");
         Test::More::like($said, expected($words), "$name: why");
+    }
+
+    for my $line (grep {/\S/} split /\n/, $warned) {
+        my ($odd, $words) = $line =~ /^(.*?) *=> (.*)$/ or die "no \" => \": $line\n";
+        my $name = $block->name . ": $odd";
+        my ($status, $said) = try($frames[-1], $odd);
+
+        Test::More::is($status, 0, "$name: is taken");
+        Test::More::like($said, expected($words, 'warn'), "$name: is warned of");
     }
 
     for my $line (grep {/\S/} split /\n/, $accepted) {
@@ -95,10 +106,10 @@ sub frame {
 }
 
 sub expected {
-    my ($words) = @_;
+    my ($words, $level) = (@_, 'emerg');
 
     my $pattern = $words =~ /^~\s*(.*)/ ? ".*(?:$1).*" : quotemeta $words;
-    return qr/\A\[emerg\] $pattern in \Q$dir\E\/nginx\.conf:\d+\z/s;
+    return qr/\A\[$level\] $pattern in \Q$dir\E\/nginx\.conf:\d+\z/s;
 }
 
 # The exit status, and what nginx says beside that the test has passed or not.
@@ -627,16 +638,16 @@ vd_ssl_conf_command MinProtocol TLSv1.2; vd_ssl_conf_command Options PrioritizeC
 location /t { vd_pass %; vd_output 28; vd_secret_file secret; }
 --- accepted
 http://127.0.0.1
-https://127.0.0.1
-HTTPS://127.0.0.1/
+https://localhost
+HTTPS://localhost/
 http://127.0.0.1:8080/a/b?c=d&e=%20f
 http://127.0.0.1?c=d
-https://[::1]:8443/
+http://[::1]:8443/
 http://localhost/
 http://unix:/run/a.sock
 http://unix:/run/a.sock:/path?query
-"https://127.0.0.1/;a=b"
-https://127.0.0.1/a@b?c@d
+"https://localhost/;a=b"
+https://localhost/a@b?c@d
 
 
 === TEST 40: outputs
@@ -678,3 +689,18 @@ https://receivers/path
 http { server { listen unix:listen.sock; % } }
 --- accepted
 return 204;
+
+
+=== TEST 44: addresses of which there is no certificate
+--- around
+location /t { vd_pass https://%; vd_output 28; vd_secret_file secret; }
+--- warned
+127.0.0.1          => no certificate can be verified for an IP address, "vd_ssl_name" is needed for "127.0.0.1" of the "vd_pass" directive
+127.0.0.1:8443/a:b => no certificate can be verified for an IP address, "vd_ssl_name" is needed for "127.0.0.1:8443" of the "vd_pass" directive
+[::1]:8443         => no certificate can be verified for an IP address, "vd_ssl_name" is needed for "[::1]:8443" of the "vd_pass" directive
+--- accepted
+127.0.0.1; vd_ssl_verify off
+127.0.0.1; vd_ssl_name receiver.test
+[::1]:8443; vd_ssl_name receiver.test
+localhost:8443
+unix:/run/a.sock
