@@ -176,6 +176,8 @@ void
 vd_json_start(vd_json_t *json)
 {
     memset(json, 0, sizeof(vd_json_t));
+
+    json->max_depth = VD_JSON_MAX_DEPTH;
 }
 
 
@@ -370,7 +372,7 @@ vd_json_open(vd_json_t *json, unsigned object)
 {
     uint8_t  *byte, bit;
 
-    if (json->depth == VD_JSON_MAX_DEPTH) {
+    if (json->depth == json->max_depth) {
         return VD_JSON_TOO_DEEP;
     }
 

@@ -17,22 +17,25 @@
 #include <stdint.h>
 
 
-#define VD_JSON_MAX_DEPTH  512
+#define VD_JSON_MAX_DEPTH   512
+#define VD_JSON_FULL_DEPTH  2048
 
 
 typedef struct {
     size_t       offset;    /* bytes that were accepted so far */
     const char  *error;     /* NULL, or what is wrong at offset */
+    unsigned     max_depth;
 
     /* the rest is the scanner's own */
 
     unsigned     state;
     unsigned     depth;
     uint32_t     word;
-    uint8_t      stack[VD_JSON_MAX_DEPTH / 8];
+    uint8_t      stack[VD_JSON_FULL_DEPTH / 8];
 } vd_json_t;
 
 
+/* max_depth is VD_JSON_MAX_DEPTH; VD_JSON_FULL_DEPTH may be set instead. */
 void vd_json_start(vd_json_t *json);
 
 /*

@@ -16,6 +16,8 @@
 #include <jansson.h>
 #include <pcre2.h>
 
+#include "vd_json.h"
+
 
 /*
  * What a match may cost, in steps of the matcher and in KiB: an honest pattern
@@ -26,8 +28,12 @@
 #define VD_TICKET_MATCH_LIMIT  25000
 #define VD_TICKET_HEAP_LIMIT   1024
 
-#define VD_TICKET_JSON_FLAGS                                                  \
-    (JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL)
+/* JIT code has a stack instead, of 32 KiB where nobody gives it one. */
+
+#define VD_TICKET_STACK_MIN    (32 * 1024)
+#define VD_TICKET_STACK_MAX    (VD_TICKET_HEAP_LIMIT * 1024)
+
+#define VD_TICKET_BOM          "\xef\xbb\xbf"
 
 /*
  * Whole-value, whatever alternatives and "$" the pattern has.  Jansson has
@@ -58,14 +64,39 @@ struct vd_ticket_s {
     pcre2_code           *pattern;      /* NULL: any value matches */
     pcre2_match_data     *match_data;
     pcre2_match_context  *match_context;
+    pcre2_jit_stack      *jit_stack;
 };
 
 
+/* A value in a text that is known to be JSON, from its first byte on. */
+
+typedef struct {
+    const unsigned char  *start;
+    const unsigned char  *end;
+} vd_ticket_json_t;
+
+
 static int vd_ticket_empty_segment(const unsigned char *path, size_t len);
-static json_t *vd_ticket_parse(const unsigned char *reply, size_t len);
-static json_t *vd_ticket_walk(json_t *json, const vd_ticket_path_t *path);
-static json_t *vd_ticket_item(json_t *array, const char *key, size_t len);
-static vd_ticket_e vd_ticket_value(const vd_ticket_t *ticket, json_t *value,
+static int vd_ticket_is_json(const vd_ticket_json_t *json);
+static vd_ticket_e vd_ticket_walk(vd_ticket_json_t *json,
+    const vd_ticket_path_t *path);
+static vd_ticket_e vd_ticket_member(vd_ticket_json_t *json, const char *key,
+    size_t len);
+static int vd_ticket_is_key(const vd_ticket_json_t *name, const char *key,
+    size_t len);
+static vd_ticket_e vd_ticket_item(vd_ticket_json_t *json, const char *key,
+    size_t len);
+static const unsigned char *vd_ticket_take(vd_ticket_json_t *value,
+    const unsigned char *p, const unsigned char *end);
+static const unsigned char *vd_ticket_skip(const unsigned char *p,
+    const unsigned char *end);
+static const unsigned char *vd_ticket_skip_string(const unsigned char *p);
+static const unsigned char *vd_ticket_skip_blanks(const unsigned char *p,
+    const unsigned char *end);
+static json_t *vd_ticket_decode(const vd_ticket_json_t *value);
+static vd_ticket_e vd_ticket_value(const vd_ticket_t *ticket,
+    const vd_ticket_json_t *json, unsigned char *out, size_t *out_len);
+static vd_ticket_e vd_ticket_scalar(const vd_ticket_t *ticket, json_t *value,
     unsigned char *out, size_t *out_len);
 static vd_ticket_e vd_ticket_text(const vd_ticket_t *ticket, const char *text,
     size_t len, unsigned char *out, size_t *out_len);
@@ -136,6 +167,7 @@ vd_ticket_free(vd_ticket_t *ticket)
     pcre2_code_free(ticket->pattern);
     pcre2_match_data_free(ticket->match_data);
     pcre2_match_context_free(ticket->match_context);
+    pcre2_jit_stack_free(ticket->jit_stack);
 
     free(ticket);
 }
@@ -219,6 +251,13 @@ vd_ticket_set_pattern(vd_ticket_t *ticket, const unsigned char *pattern,
     pcre2_code_free(ticket->pattern);
     ticket->pattern = compiled;
 
+    if (ticket->jit_stack == NULL) {
+        ticket->jit_stack = pcre2_jit_stack_create(VD_TICKET_STACK_MIN,
+                                                   VD_TICKET_STACK_MAX, NULL);
+    }
+
+    pcre2_jit_stack_assign(ticket->match_context, NULL, ticket->jit_stack);
+
     return 0;
 }
 
@@ -227,29 +266,39 @@ vd_ticket_e
 vd_ticket_find(const vd_ticket_t *ticket, const unsigned char *reply,
     size_t len, unsigned char *out, size_t *out_len)
 {
-    size_t       i;
-    json_t      *json, *value;
-    vd_ticket_e  rc, error;
+    size_t            i;
+    vd_ticket_e       rc, error;
+    vd_ticket_json_t  json, value;
 
-    json = vd_ticket_parse(reply, len);
-    if (json == NULL) {
+    json.start = reply;
+    json.end = reply + len;
+
+    if (len >= sizeof(VD_TICKET_BOM) - 1
+        && memcmp(reply, VD_TICKET_BOM, sizeof(VD_TICKET_BOM) - 1) == 0)
+    {
+        /* RFC 8259, 8.1: a parser may pass over it */
+        json.start += sizeof(VD_TICKET_BOM) - 1;
+    }
+
+    if (!vd_ticket_is_json(&json)) {
         return VD_TICKET_NOT_JSON;
     }
+
+    json.start = vd_ticket_skip_blanks(json.start, json.end);
 
     error = VD_TICKET_MISSING;
 
     for (i = 0; i < ticket->npaths; i++) {
 
-        value = vd_ticket_walk(json, &ticket->paths[i]);
-        if (value == NULL) {
-            continue;
-        }
-
-        rc = vd_ticket_value(ticket, value, out, out_len);
+        value = json;
+        rc = vd_ticket_walk(&value, &ticket->paths[i]);
 
         if (rc == VD_TICKET_FOUND) {
-            error = rc;
-            break;
+            rc = vd_ticket_value(ticket, &value, out, out_len);
+        }
+
+        if (rc == VD_TICKET_FOUND) {
+            return rc;
         }
 
         if (error == VD_TICKET_MISSING) {
@@ -257,49 +306,39 @@ vd_ticket_find(const vd_ticket_t *ticket, const unsigned char *reply,
         }
     }
 
-    json_decref(json);
-
     return error;
 }
 
 
 /*
- * Jansson passes over some NUL bytes, which are not JSON; and it refuses a
- * text for one integer that does not fit, which is.  That is read again with
- * all integers as reals: a ticket id that is a string is then still found.
+ * The grammar alone: what a reply holds besides the ticket id may be a number
+ * that no parser can take, half a surrogate pair or a key that comes twice.
  */
 
-static json_t *
-vd_ticket_parse(const unsigned char *reply, size_t len)
+static int
+vd_ticket_is_json(const vd_ticket_json_t *json)
 {
-    json_t        *json;
-    json_error_t   error;
+    vd_json_t  scanner;
 
-    if (len == 0 || memchr(reply, '\0', len) != NULL) {
-        return NULL;
-    }
+    vd_json_start(&scanner);
 
-    json = json_loadb((const char *) reply, len, VD_TICKET_JSON_FLAGS, &error);
+    scanner.max_depth = VD_JSON_FULL_DEPTH;
 
-    if (json == NULL
-        && json_error_code(&error) == json_error_numeric_overflow)
-    {
-        json = json_loadb((const char *) reply, len,
-                          VD_TICKET_JSON_FLAGS | JSON_DECODE_INT_AS_REAL,
-                          NULL);
-    }
-
-    return json;
+    return vd_json_feed(&scanner, json->start,
+                        (size_t) (json->end - json->start))
+           == 0
+           && vd_json_finish(&scanner) == 0;
 }
 
 
-/* The value that a path leads to, or NULL. */
+/* VD_TICKET_FOUND: json is what the path leads to. */
 
-static json_t *
-vd_ticket_walk(json_t *json, const vd_ticket_path_t *path)
+static vd_ticket_e
+vd_ticket_walk(vd_ticket_json_t *json, const vd_ticket_path_t *path)
 {
-    size_t       len;
-    const char  *key, *dot, *end;
+    size_t        len;
+    const char   *key, *dot, *end;
+    vd_ticket_e   rc;
 
     key = path->text;
     end = path->text + path->len;
@@ -308,15 +347,18 @@ vd_ticket_walk(json_t *json, const vd_ticket_path_t *path)
         dot = memchr(key, '.', (size_t) (end - key));
         len = (size_t) ((dot == NULL ? end : dot) - key);
 
-        if (json_is_array(json)) {
-            json = vd_ticket_item(json, key, len);
+        if (*json->start == '{') {
+            rc = vd_ticket_member(json, key, len);
+
+        } else if (*json->start == '[') {
+            rc = vd_ticket_item(json, key, len);
 
         } else {
-            json = json_object_getn(json, key, len);
+            rc = VD_TICKET_MISSING;
         }
 
-        if (json == NULL || dot == NULL) {
-            return json;
+        if (rc != VD_TICKET_FOUND || dot == NULL) {
+            return rc;
         }
 
         key = dot + 1;
@@ -324,13 +366,83 @@ vd_ticket_walk(json_t *json, const vd_ticket_path_t *path)
 }
 
 
-static json_t *
-vd_ticket_item(json_t *array, const char *key, size_t len)
+/* Which of two that are called the same is meant nobody can say. */
+
+static vd_ticket_e
+vd_ticket_member(vd_ticket_json_t *json, const char *key, size_t len)
 {
-    size_t  i, index;
+    const unsigned char  *p;
+    vd_ticket_json_t      name, value, found;
+
+    found.start = NULL;
+
+    p = vd_ticket_skip_blanks(json->start + 1, json->end);
+
+    while (*p != '}') {
+        p = vd_ticket_take(&name, p, json->end);
+        p = vd_ticket_take(&value, p, json->end);
+
+        if (vd_ticket_is_key(&name, key, len)) {
+
+            if (found.start != NULL) {
+                return VD_TICKET_NOT_JSON;
+            }
+
+            found = value;
+        }
+    }
+
+    if (found.start == NULL) {
+        return VD_TICKET_MISSING;
+    }
+
+    *json = found;
+
+    return VD_TICKET_FOUND;
+}
+
+
+/* An escape is at least twice, and at most six times as long as its byte. */
+
+static int
+vd_ticket_is_key(const vd_ticket_json_t *name, const char *key, size_t len)
+{
+    int                   same;
+    size_t                size;
+    json_t               *string;
+    const unsigned char  *text;
+
+    text = name->start + 1;
+    size = (size_t) (name->end - name->start) - 2;
+
+    if (memchr(text, '\\', size) == NULL) {
+        return size == len && memcmp(text, key, len) == 0;
+    }
+
+    if (size <= len || size / 6 > len) {
+        return 0;
+    }
+
+    string = vd_ticket_decode(name);
+
+    same = (json_string_length(string) == len
+            && memcmp(json_string_value(string), key, len) == 0);
+
+    json_decref(string);
+
+    return same;
+}
+
+
+static vd_ticket_e
+vd_ticket_item(vd_ticket_json_t *json, const char *key, size_t len)
+{
+    size_t                i, index;
+    vd_ticket_json_t      value;
+    const unsigned char  *p;
 
     if (len > VD_TICKET_INDEX_LEN || (key[0] == '0' && len > 1)) {
-        return NULL;
+        return VD_TICKET_MISSING;
     }
 
     index = 0;
@@ -338,18 +450,159 @@ vd_ticket_item(json_t *array, const char *key, size_t len)
     for (i = 0; i < len; i++) {
 
         if (key[i] < '0' || key[i] > '9') {
-            return NULL;
+            return VD_TICKET_MISSING;
         }
 
         index = index * 10 + (size_t) (key[i] - '0');
     }
 
-    return json_array_get(array, index);
+    p = vd_ticket_skip_blanks(json->start + 1, json->end);
+
+    for (i = 0; *p != ']'; i++) {
+        p = vd_ticket_take(&value, p, json->end);
+
+        if (i == index) {
+            *json = value;
+            return VD_TICKET_FOUND;
+        }
+    }
+
+    return VD_TICKET_MISSING;
+}
+
+
+/* The value at p, in an array or object; returns what follows its separator. */
+
+static const unsigned char *
+vd_ticket_take(vd_ticket_json_t *value, const unsigned char *p,
+    const unsigned char *end)
+{
+    value->start = p;
+    value->end = vd_ticket_skip(p, end);
+
+    p = vd_ticket_skip_blanks(value->end, end);
+
+    if (*p == ',' || *p == ':') {
+        p = vd_ticket_skip_blanks(p + 1, end);
+    }
+
+    return p;
+}
+
+
+/* Behind the value at p, in a text that is JSON. */
+
+static const unsigned char *
+vd_ticket_skip(const unsigned char *p, const unsigned char *end)
+{
+    size_t  depth;
+
+    depth = 0;
+
+    do {
+        switch (*p) {
+
+        case '"':
+            p = vd_ticket_skip_string(p);
+            break;
+
+        case '{':
+        case '[':
+            depth++;
+            p++;
+            break;
+
+        case '}':
+        case ']':
+            depth--;
+            p++;
+            break;
+
+        case ',':
+        case ':':
+        case ' ':
+        case '\t':
+        case '\r':
+        case '\n':
+            p++;
+            break;
+
+        default: /* a number or a literal */
+
+            while (p < end && strchr(",]} \t\r\n", *p) == NULL) {
+                p++;
+            }
+        }
+
+    } while (depth > 0);
+
+    return p;
+}
+
+
+static const unsigned char *
+vd_ticket_skip_string(const unsigned char *p)
+{
+    for (p++; *p != '"'; p++) {
+        if (*p == '\\') {
+            p++;
+        }
+    }
+
+    return p + 1;
+}
+
+
+static const unsigned char *
+vd_ticket_skip_blanks(const unsigned char *p, const unsigned char *end)
+{
+    while (p < end && (*p == ' ' || *p == '\t' || *p == '\r' || *p == '\n')) {
+        p++;
+    }
+
+    return p;
+}
+
+
+/* A string or a number; NULL where it cannot be represented. */
+
+static json_t *
+vd_ticket_decode(const vd_ticket_json_t *value)
+{
+    return json_loadb((const char *) value->start,
+                      (size_t) (value->end - value->start),
+                      JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
 }
 
 
 static vd_ticket_e
-vd_ticket_value(const vd_ticket_t *ticket, json_t *value, unsigned char *out,
+vd_ticket_value(const vd_ticket_t *ticket, const vd_ticket_json_t *json,
+    unsigned char *out, size_t *out_len)
+{
+    json_t       *value;
+    vd_ticket_e   rc;
+
+    if (*json->start == '{' || *json->start == '[') {
+        return VD_TICKET_WRONG_TYPE;
+    }
+
+    value = vd_ticket_decode(json);
+
+    if (value == NULL) {
+        return (*json->start == '"') ? VD_TICKET_NOT_JSON
+                                     : VD_TICKET_WRONG_TYPE;
+    }
+
+    rc = vd_ticket_scalar(ticket, value, out, out_len);
+
+    json_decref(value);
+
+    return rc;
+}
+
+
+static vd_ticket_e
+vd_ticket_scalar(const vd_ticket_t *ticket, json_t *value, unsigned char *out,
     size_t *out_len)
 {
     int   len;

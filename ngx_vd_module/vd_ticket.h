@@ -16,7 +16,7 @@
 typedef enum {
     VD_TICKET_FOUND = 0,
     VD_TICKET_MISSING,          /* no path leads to a value */
-    VD_TICKET_NOT_JSON,
+    VD_TICKET_NOT_JSON,         /* or its key is there twice */
     VD_TICKET_WRONG_TYPE,       /* neither a string nor an integer */
     VD_TICKET_EMPTY,            /* nothing but white space */
     VD_TICKET_TOO_LONG,

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <jansson.h>
+
 #include "vd_json.h"
 #include "vd_ticket.h"
 
@@ -140,6 +142,71 @@ require_value(const unsigned char *value, size_t len, size_t max,
 }
 
 
+/* What the scanner refuses is not JSON for the ticket id either. */
+
+static int
+is_json(const uint8_t *reply, size_t len)
+{
+    vd_json_t  json;
+
+    vd_json_start(&json);
+    json.max_depth = VD_JSON_FULL_DEPTH;
+
+    if (len >= 3 && memcmp(reply, "\xef\xbb\xbf", 3) == 0) {
+        reply += 3;
+        len -= 3;
+    }
+
+    return vd_json_feed(&json, reply, len) == 0 && vd_json_finish(&json) == 0;
+}
+
+
+/*
+ * What a strict parser takes, and writes down anew in its own way, leads to
+ * the same result.
+ */
+
+static void
+require_same(const vd_ticket_t *ticket, const uint8_t *reply, size_t size,
+    vd_ticket_e error, const unsigned char *value, size_t len, size_t max)
+{
+    char           *text;
+    json_t         *json;
+    size_t          other_len;
+    unsigned char  *other;
+
+    json = json_loadb((const char *) reply, size,
+                      JSON_REJECT_DUPLICATES | JSON_DECODE_ANY
+                      | JSON_ALLOW_NUL, NULL);
+    if (json == NULL || !is_json(reply, size)) {
+        json_decref(json);
+        return;
+    }
+
+    text = json_dumps(json, JSON_ENCODE_ANY | JSON_ENSURE_ASCII | JSON_INDENT(1)
+                            | JSON_SORT_KEYS);
+    json_decref(json);
+
+    if (text == NULL) {
+        return;
+    }
+
+    other = malloc(max);
+    require(other != NULL);
+
+    require(vd_ticket_find(ticket, (const unsigned char *) text, strlen(text),
+                           other, &other_len)
+            == error);
+
+    if (error == VD_TICKET_FOUND) {
+        require(other_len == len && memcmp(other, value, len) == 0);
+    }
+
+    free(other);
+    free(text);
+}
+
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -162,6 +229,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     value = malloc(search->max);
     require(value != NULL);
 
+    len = 0;
     error = vd_ticket_find(ticket, data + 2, size - 2, value, &len);
 
     if (error == VD_TICKET_FOUND) {
@@ -171,6 +239,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         require(error < VD_TICKET_TOO_LARGE);
         require(error != VD_TICKET_NO_MATCH || pattern != NULL);
     }
+
+    require(is_json(data + 2, size - 2) || error == VD_TICKET_NOT_JSON);
+    require_same(ticket, data + 2, size - 2, error, value, len, search->max);
 
     free(value);
     vd_ticket_free(ticket);

@@ -97,7 +97,26 @@ static const case_t  cases[] = {
 
     FOUND("{\"n\":123456789012345678901,\"ticket_id\":\"a\"}", "a"),
     FOUND("{\"ticket_id\":\"a\",\"n\":[-99999999999999999999]}", "a"),
-    ERROR("{\"ticket_id\":7,\"n\":99999999999999999999}", WRONG_TYPE),
+    FOUND("{\"ticket_id\":7,\"n\":99999999999999999999}", "7"),
+    FOUND("{\"ticket_id\":\"a\",\"n\":1e999}", "a"),
+    FOUND("{\"ticket_id\":7,\"n\":[-1e999,1e-999]}", "7"),
+    ERROR("{\"ticket_id\":1e999}", WRONG_TYPE),
+
+    /* half a surrogate pair, a key twice, beside the ticket id */
+
+    FOUND("{\"a\":\"\\ud83d\",\"ticket_id\":\"a\"}", "a"),
+    FOUND("{\"ticket_id\":\"a\",\"b\":[\"\\ude00\\ud83d\"]}", "a"),
+    FOUND("{\"\\ud83d\":1,\"ticket_id\":\"a\"}", "a"),
+    FOUND("{\"ticket_id\":\"a\",\"\\u0000\":1}", "a"),
+    FOUND("{\"ticket_id\":\"a\",\"b\":{\"c\":1,\"c\":1}}", "a"),
+    FOUND("{\"b\":1,\"b\":2,\"ticket_id\":\"a\"}", "a"),
+    FOUND("{\"b\":{\"ticket_id\":1},\"ticket_id\":\"a\"}", "a"),
+
+    /* what stands in strings is no structure */
+
+    FOUND("{\"b\":\"}\\\"]{[,:\",\"ticket_id\":\"a\"}", "a"),
+    FOUND("{\"b\":[\"\\\\\",{\"]\":\"\\\\\\\"\"}],\"ticket_id\":\"a\"}", "a"),
+    FOUND("{ \"b\" : [ { } , [ ] ] ,\t\"ticket_id\" :\n\"a\" }", "a"),
 
     /* limits: bytes, after trimming */
 
@@ -179,11 +198,14 @@ static const case_t  cases[] = {
     ERROR("{\"ticket_id\":01}", NOT_JSON),
     ERROR("{\"ticket_id\":\"a\"}\0", NOT_JSON),
     ERROR("{\"ticket_id\":1\0}", NOT_JSON),
-    ERROR("\xef\xbb\xbf{\"ticket_id\":\"a\"}", NOT_JSON),
+    FOUND("\xef\xbb\xbf{\"ticket_id\":\"a\"}", "a"),
+    FOUND("\xef\xbb\xbf \n{\"ticket_id\":\"a\"}", "a"),
+    ERROR("\xef\xbb\xbf\xef\xbb\xbf{\"ticket_id\":\"a\"}", NOT_JSON),
+    ERROR(" \xef\xbb\xbf{\"ticket_id\":\"a\"}", NOT_JSON),
+    ERROR("\xef\xbb\xbf", NOT_JSON),
+    ERROR("\xef\xbb", NOT_JSON),
     ERROR("{\"ticket_id\":\"a\",\"ticket_id\":\"b\"}", NOT_JSON),
-    ERROR("{\"ticket_id\":\"a\",\"b\":{\"c\":1,\"c\":1}}", NOT_JSON),
-    ERROR("{\"ticket_id\":\"a\",\"n\":1e999}", NOT_JSON),
-    ERROR("{\"ticket_id\":\"a\",\"\\u0000\":1}", NOT_JSON),
+    ERROR("{\"ticket_id\":\"a\",\"b\":0,\"ticket\\u005fid\":\"a\"}", NOT_JSON),
     FOUND(" \r\n{\"ticket_id\":\"a\"}\r\n", "a"),
     ERROR("\"ticket_id\"", MISSING),
     ERROR("12", MISSING),
@@ -227,6 +249,10 @@ static const case_t  cases[] = {
     PATH_FOUND("01", "{\"01\":\"x\"}", "x"),
     PATH_FOUND("18446744073709551616", "{\"18446744073709551616\":1}", "1"),
     PATH_ERROR("0", "\"a\"", MISSING),
+    PATH_ERROR("a.b", "{\"a\":{\"b\":1},\"a\":{\"b\":1}}", NOT_JSON),
+    PATH_ERROR("a.b", "{\"a\":{\"b\":1,\"\\u0062\":1}}", NOT_JSON),
+    PATH_FOUND("a.b", "{\"a\":{\"b\":1,\"c\":2,\"c\":2},\"b\":1,\"b\":2}", "1"),
+    PATH_FOUND("1.0", "[\"]\", [ 5 , 6 ] ]", "5"),
 
     /* several paths: the first usable value, else the first error */
 
@@ -568,6 +594,57 @@ a_catastrophic_pattern_is_no_match(void **state)
 
 
 static size_t
+finish(char *reply, size_t len, const char *end)
+{
+    memcpy(reply + len, end, strlen(end));
+
+    return len + strlen(end);
+}
+
+
+/* What the JIT has for a stack by itself is enough for 300 bytes or so. */
+
+static void
+a_long_value_matches(void **state)
+{
+    char                     *reply, *value;
+    size_t                    i, len;
+    vd_ticket_t              *ticket;
+    static const char *const  patterns[] = {
+        "(?:[A-Z]|[0-9])+", "([A-Z]|[0-9])+", "(?:A[0-9]|7|[A-Z])*",
+        "(*NO_JIT)(?:[A-Z]|[0-9])+", ".*", "[A-Z0-9]++"
+    };
+
+    (void) state;
+
+    reply = malloc(REPLY_MAX);
+    value = malloc(2048 + 1);
+    assert_true(reply != NULL && value != NULL);
+
+    len = finish(reply, 0, "{\"ticket_id\":\"");
+
+    for (i = 0; i < 2000; i++) {
+        reply[len++] = "A7"[i % 2];
+    }
+
+    len = finish(reply, len, "\"}");
+
+    for (i = 0; i < countof(patterns); i++) {
+        ticket = ticket_create(DEFAULT, 2048, patterns[i]);
+
+        assert_int_equal(find(ticket, 2048, reply, len, value),
+                         VD_TICKET_FOUND);
+        assert_int_equal(strlen(value), 2000);
+
+        vd_ticket_free(ticket);
+    }
+
+    free(reply);
+    free(value);
+}
+
+
+static size_t
 repeat(char *reply, size_t len, const char *format)
 {
     int  n, i;
@@ -578,15 +655,6 @@ repeat(char *reply, size_t len, const char *format)
     }
 
     return len;
-}
-
-
-static size_t
-finish(char *reply, size_t len, const char *end)
-{
-    memcpy(reply + len, end, strlen(end));
-
-    return len + strlen(end);
 }
 
 
@@ -614,7 +682,13 @@ large_replies_take_bounded_time(void **state)
         { "{\"ticket_id\":\"", "%x", "\"}", VD_TICKET_TOO_LONG },
         { "{\"ticket_id\":\"", " ", "\"}", VD_TICKET_EMPTY },
         { "{\"ticket_id\":\"", " ", "a\"}", VD_TICKET_FOUND },
-        { "{\"ticket_id\":", "1", "}", VD_TICKET_NOT_JSON },
+        { "{\"ticket_id\":", "1", "}", VD_TICKET_WRONG_TYPE },
+        { "{", "\"\\u0074icket_%05x\":0,", "\"ticket_id\":\"a\"}",
+          VD_TICKET_FOUND },
+        { "{", "\"\\u0074icket_id\":0,", "\"b\":0}", VD_TICKET_NOT_JSON },
+        { "{\"ticket_id\":\"a\",\"b\":[", "1e99%d,", "0]}", VD_TICKET_FOUND },
+        { "{\"ticket_id\":\"a\",\"b\":[", "\"\\udead\\\\\",", "0]}",
+          VD_TICKET_FOUND },
         { "", " ", "{\"ticket_id\":1}", VD_TICKET_FOUND },
         { "", "[", "", VD_TICKET_NOT_JSON },
         { "", "{\"a\":", "", VD_TICKET_NOT_JSON },
@@ -702,6 +776,7 @@ main(void)
         cmocka_unit_test(paths_with_an_empty_segment_are_refused),
         cmocka_unit_test(a_bad_pattern_is_told),
         cmocka_unit_test(a_catastrophic_pattern_is_no_match),
+        cmocka_unit_test(a_long_value_matches),
         cmocka_unit_test(large_replies_take_bounded_time),
         cmocka_unit_test(nesting_is_bounded),
         cmocka_unit_test(names_are_those_of_the_interface)
