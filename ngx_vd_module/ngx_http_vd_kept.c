@@ -310,6 +310,7 @@ static ngx_int_t
 ngx_http_vd_keep_values(ngx_http_vd_ctx_t *ctx,
     ngx_http_variable_value_t *before)
 {
+    ngx_str_t               *type;
     ngx_uint_t               i, n;
     ngx_http_vd_header_t    *header;
     ngx_http_vd_loc_conf_t  *conf;
@@ -332,8 +333,15 @@ ngx_http_vd_keep_values(ngx_http_vd_ctx_t *ctx,
     }
 
     if (ngx_http_vd_odd_type(ctx)) {
-        ngx_http_vd_keep(ctx, VD_KEPT_TYPE, NULL,
-                         ngx_http_vd_content_type(ctx));
+        type = ngx_http_vd_content_type(ctx);
+
+        /* a retry also has what JSON makes of it, three bytes for each */
+
+        if (3 * type->len > VD_KEPT_MAX) {
+            return NGX_DECLINED;
+        }
+
+        ngx_http_vd_keep(ctx, VD_KEPT_TYPE, NULL, type);
     }
 
     for (i = 0; i < n; i++) {

@@ -349,6 +349,13 @@ subtest 'the sixth kilobyte and the seventh' => sub {
     is(wire($name, 3), '', 'nothing was sent');
     is(scalar(grep { $_->{id} eq 'more' } $nginx->records), 0, 'nothing was recorded');
 
+    my $typed = sub { exchange($nginx, first_request($_[0], uri => '/t', headers => ["Content-Type: $_[1]"])) };
+    told_is($typed->('odd', "\xe9" x 2048), '202 t pending', 'a type that triples in JSON');
+    told_is(exchange($nginx, again($nginx->record('odd'), 2)), '202 t pending', 'which a retry can bring');
+    told_is($typed->('more', "\xe9" x 2049), $error, 'one byte more');
+    told_is($typed->('plain', 'x' x 7000), '202 t pending', 'one that does not');
+    told_is(exchange($nginx, again($nginx->record('plain'), 2)), '202 t pending', 'which a retry can bring, too');
+
     told_is($post->('/off', 7500), '502 off failed', 'where nothing is kept');
     is(length header_of(wire($off_name, 1), 'X-A'), 7500, 'it is sent');
     all_well($nginx);
