@@ -2,8 +2,8 @@
 /*
  * Copyright (C) The ngx_vd_module authors
  *
- * Texts that come as VD-Kept: what is not refused is what its values are written
- * as, to the character; and any bytes as values, which come back.
+ * Texts that come as VD-Kept: what is not refused is what its values are
+ * written as, to the character; and any bytes as values, which come back.
  */
 
 
