@@ -62,7 +62,7 @@ SOURCE_DIRS = $(wildcard .ci bench build-aux demo sidecar t)
 
 .NOTPARALLEL:
 .PHONY: help build install install-sidecar demo test deps build-deps lint unit \
-	sidecar fuzz suites faults torture asan valgrind compat bench clean
+	sidecar fuzz suites faults threadless torture asan valgrind compat bench clean
 
 
 help:
@@ -73,7 +73,7 @@ help:
 	@echo '               installs the sidecar, with its unit and its user'
 	@echo 'make demo      shows it at work'
 	@echo 'make test      what must pass: lint unit sidecar browser fuzz suites'
-	@echo '               faults torture asan'
+	@echo '               faults threadless torture asan'
 	@echo
 	@echo 'make deps      installs the Debian packages that all this needs'
 	@echo 'make lint      style and static analysis of C, Python and shell'
@@ -83,6 +83,8 @@ help:
 	@echo 'make fuzz      fuzzes the plain C parts, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
 	@echo 'make suites    TESTS="$(TESTS)" against the installed nginx'
 	@echo 'make faults    whether the tests of the disk notice planted faults'
+	@echo 'make threadless'
+	@echo '               what an nginx without threads supports'
 	@echo 'make torture   kills workers, KILLS=$(KILLS), and the power, CUTS=$(CUTS), under load'
 	@echo 'make asan      the same as suites, with AddressSanitizer and UBSan'
 	@echo 'make valgrind  the same, under valgrind'
@@ -106,7 +108,7 @@ build: build-deps
 	@install -C build/module/objs/$(notdir $(MODULE)) $(MODULE)
 
 
-test: deps lint unit sidecar browser fuzz suites faults torture asan
+test: deps lint unit sidecar browser fuzz suites faults threadless torture asan
 
 
 # $(call prove,NGINX,MODULE) runs the suites.
@@ -143,6 +145,16 @@ suites: deps build
 
 faults: deps build
 	TEST_NGINX_BINARY=$(NGINX_BINARY) prove -It/lib t/faults/faults.t
+
+
+# An nginx that was built without threads, and with little else.
+
+threadless: deps
+	@build-aux/nginx-source bookworm
+	@build-aux/nginx-build build/src/bookworm build/threadless binary \
+		--with-http_ssl_module --with-cc-opt=-O0 --add-module=addon
+	TEST_NGINX_BINARY=$(CURDIR)/build/threadless/objs/nginx \
+		prove -It/lib t/threads/without.t
 
 
 # Records that were acknowledged, looked for after kills and power cuts; these

@@ -14,6 +14,7 @@
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
+#include <ngx_thread_pool.h>
 
 
 #if (nginx_version < 1022000)
@@ -22,6 +23,13 @@
 
 #if !(NGX_HTTP_SSL)
 #error ngx_vd_module needs nginx configured with --with-http_ssl_module
+#endif
+
+
+/* An nginx --without-threads has no journal with sync=on, and posts no task. */
+
+#if !(NGX_THREADS)
+#define ngx_thread_task_post(pool, task)  NGX_ERROR
 #endif
 
 
