@@ -25,7 +25,8 @@ from conftest import StartNginx
 from journal_writer import Segment, accepted, delivered, failed, line
 from processes import REPOSITORY, make_directory, port_of, remove_directory
 from processes import reserve_port
-from rig import Output as Location
+from rig import Output as Location, make_journal
+from stored import delivered as delivered_record, record, stored
 from vd_sidecar import check_files, check_net, check_unit
 from vd_sidecar.check import ERROR, OK, WARNING, Finding, run
 from vd_sidecar.config import (
@@ -255,13 +256,14 @@ def test_who_writes(user: Path) -> None:
 def test_live_and_torn_segments(user: Path) -> None:
     config = settings(user)
     journal = Path(config.journal)
-    with Segment(journal, header=False) as one, Segment(journal) as two:
+    pid = os.getpid()
+    with Segment(journal, header=False) as one, Segment(journal, pid=pid) as two:
         one.raw(b"\0" * 5000)
         two.write(failed("a", body=b"x" * 600000))
         two.raw(b'{"v":1,"time":"2026')
         (journal / "note.txt").write_text("what")
         found = checked(config)
-    said(found, OK, "journal", "is written by process 1234")
+    said(found, OK, "journal", f"is written by process {pid}")
 
 
 def test_another_sidecar(user: Path) -> None:
@@ -581,6 +583,56 @@ def test_locations(directory: Path, journal: Path, start_nginx: StartNginx) -> N
     assert not nginx.log().count("deliver")
 
 
+def test_deliveries_that_wait_for_a_location_that_is_gone(
+    directory: Path, start_nginx: StartNginx
+) -> None:
+    """Also if the journal does not tell of them any more."""
+    nginx = start_nginx("28")
+    config = settings(directory, nginx=nginx.url)
+    gone = [record(f"g{n}", "29", uri="/outputs/29") for n in range(3)]
+    done = [delivered_record("d", "30", uri="/outputs/30")]
+    with stored(config, *gone, *done, record("w", "28", uri="/outputs/28")):
+        found = checked(config)
+    finding = said(found, ERROR, "nginx", "/outputs/29 is no location with vd_pass")
+    assert "3 deliveries wait for it" in finding.text
+    said(found, OK, "nginx", "/outputs/28 delivers")
+    assert not [each for each in found if "/outputs/30" in each.text]
+
+
+def test_an_nginx_that_does_not_write_this_journal(
+    directory: Path, start_nginx: StartNginx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = start_nginx("28")
+    (directory / "other").mkdir()
+    wrong = start_nginx("28", journal=make_journal(directory / "other" / "journal"))
+    for each in (right, wrong):
+        assert each.post("28").status == 200
+    for address in (right.url, right.unix):
+        found = checked(settings(directory, nginx=address))
+        assert of(found, "nginx") == {OK}, found
+    found = checked(settings(directory, nginx=wrong.unix))
+    said(found, ERROR, "nginx", f"another nginx answers at {wrong.unix} (pid ")
+    process = check_net._process
+    monkeypatch.setattr(
+        check_net, "_process", lambda pid: attrs.evolve(process(pid), uid=54321)
+    )
+    found = checked(settings(directory, nginx=wrong.url))
+    said(found, ERROR, "nginx", f"another nginx answers at {wrong.url} (uid ")
+
+
+def test_an_output_that_is_nowhere(directory: Path) -> None:
+    output = Output(alerts=HEARD)
+    config = settings(directory, outputs={"28": output, "99": output})
+    assert not of(checked(config), "outputs"), "nothing is known yet"
+    with stored(config, record("a", "28"), record("b", "29")):
+        finding = said(checked(config), WARNING, "outputs", "output 99 is known")
+    assert "28, 29" in finding.text
+    Path(make_url(config.store).database or "").unlink()
+    with Segment(Path(config.journal)) as segment:
+        segment.write(failed("a", "99"), failed("b", "28"))
+    assert not of(checked(config), "outputs"), "the journal knows it"
+
+
 def test_what_is_no_nginx(user: Path) -> None:
     async def answer(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -593,7 +645,7 @@ def test_what_is_no_nginx(user: Path) -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         async with server:
-            return await check_net.check_nginx(f"http://127.0.0.1:{port}", ())
+            return await check_net.check_nginx(f"http://127.0.0.1:{port}", {})
 
     reply = b"HTTP/1.1 200 OK\r\nServer: Apache\n\r\nContent-Length: 0\r\n\r\n"
     reply = reply.replace(b"\n\r\n", b"\r\n", 1)
@@ -750,8 +802,17 @@ def test_templates(user: Path) -> None:
     templates.mkdir()
     (templates / "backup.txt").touch()
     said(checked(config), WARNING, "backup", "has no template that replaces")
-    (templates / "backup.en.txt").touch()
+    (templates / "backup.en.txt").write_text("Subject: {{ delivery.id }}\n")
     said(checked(config), OK, "backup", "replaces ['backup.en.txt']")
+    for text, why in (
+        ("Subject: x\n{% if %}\n", "backup.en.txt: line 2: Expected an expression"),
+        ("Subject: x\n\n{{ a b }}", "line 3: "),
+        ("", 'it has no line "Subject: ..."'),
+    ):
+        (templates / "backup.en.txt").write_text(text)
+        said(checked(config), ERROR, "backup", why)
+    (templates / "backup.en.txt").write_bytes(b"Subject: \xff\n")
+    said(checked(config), ERROR, "backup", "it is not UTF-8")
     (templates / "backup.en.txt").chmod(0)
     said(checked(config), ERROR, "backup", "backup.en.txt is not readable")
 

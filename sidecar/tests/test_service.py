@@ -335,6 +335,21 @@ def test_what_a_login_page_took_is_sent_again(
     assert edge.view.tallies() == edge.view.counted()
 
 
+def test_an_output_that_is_nowhere_is_told(
+    sqlite_edge: StartEdge, receiver: Receiver
+) -> None:
+    edge = sqlite_edge("28", outputs={"28": {}, "99": {"retry": {"attempts": 2}}})
+    edge.fail("28", "one")
+    edge.view.wait("delivered", "one")
+    assert "was ever delivered" not in edge.sidecar.log(), "nothing was known yet"
+    edge.sidecar.stop()
+    edge.sidecar.start()
+    words = "nothing was ever delivered to an output"
+    wait_for(lambda: words in edge.sidecar.log(), "its warning")
+    (line,) = [json.loads(x) for x in edge.sidecar.log().splitlines() if words in x]
+    assert (line["level"], line["output"]) == ("warning", "99")
+
+
 def test_its_log_is_json_and_holds_no_case(
     sqlite_edge: StartEdge, receiver: Receiver
 ) -> None:

@@ -11,8 +11,9 @@ import asyncio
 import ctypes
 import os
 from pathlib import Path
-from typing import Iterable
+from typing import Collection, Iterable, Mapping, Optional
 
+from attrs import frozen
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -31,7 +32,7 @@ from .config import Config, Output, Smtp
 from .findings import ERROR, OK, WARNING, Finding, error, ok, warning
 from .mail import MailError, probe
 from .model import DELIVERED, Record
-from .store import Store
+from .store import Store, reads
 from .values import is_loopback
 
 __all__ = ["ERROR", "OK", "WARNING", "Finding", "run"]
@@ -49,8 +50,14 @@ async def run(config: Config) -> list[Finding]:
         asyncio.to_thread(_check_clock),
         asyncio.to_thread(_check_settings, config),
     )
+    usable = not any(finding.level == ERROR for finding in store)
+    kept = await asyncio.to_thread(_kept, config.store if usable else None)
     nginx, smtp, web = await asyncio.gather(
-        check_nginx(config.nginx, _locations(config, journal.records)),
+        check_nginx(
+            config.nginx,
+            _locations(config, journal.records, kept.waiting),
+            journal.writers,
+        ),
         _check_smtp(config.smtp),
         asyncio.to_thread(check_web, config.web.listen, journal.busy),
     )
@@ -64,6 +71,7 @@ async def run(config: Config) -> list[Finding]:
         *web,
         *smtp,
         *rest,
+        *_check_outputs(config, kept.outputs | {r.output for r in journal.records}),
         *_check_bodies(config, journal),
     ]
 
@@ -130,12 +138,50 @@ def _check_schema(store: str) -> list[Finding]:
     return [warning("store", text, remedy)]
 
 
-def _locations(config: Config, records: Iterable[Record]) -> set[str]:
-    """Where the sidecar would POST to."""
-    uris = {record.uri for record in records}
+@frozen
+class _Kept:
+    """What the store knows, as far as it can be asked."""
+
+    outputs: frozenset[str] = frozenset()
+    waiting: Mapping[str, int] = {}  # of each uri, how many deliveries
+
+
+def _kept(url: Optional[str]) -> _Kept:
+    """``url``: of a store that can be used, or None."""
+    sqlite = url is not None and make_url(url).drivername == "sqlite"
+    if url is None or (sqlite and not os.path.exists(make_url(url).database or "")):
+        return _Kept()
+    opened = Store(url)
+    try:
+        with opened.reading() as connection:
+            outputs = frozenset(each.output for each in reads.tallies(connection))
+            return _Kept(outputs, reads.waiting(connection))
+    except SQLAlchemyError:
+        return _Kept()  # what is wrong with it has been said
+    finally:
+        opened.close()
+
+
+def _locations(
+    config: Config, records: Iterable[Record], waiting: Mapping[str, int]
+) -> dict[str, int]:
+    """Where the sidecar would POST to, and how many deliveries wait for each."""
+    uris = {record.uri: 0 for record in records}
     if config.callback.location is not None:
-        uris.add(config.callback.location)
-    return uris
+        uris[config.callback.location] = 0
+    return {**uris, **waiting}
+
+
+def _check_outputs(config: Config, known: Collection[str]) -> list[Finding]:
+    unknown = sorted(set(config.outputs) - set(known))
+    if not unknown or not known:
+        return []
+    text = (
+        f"no delivery of output {', '.join(unknown)} is known; outputs with some: "
+        f"{', '.join(sorted(known))}"
+    )
+    remedy = "correct the id, unless nothing has been delivered to it yet"
+    return [warning("outputs", text, remedy)]
 
 
 async def _check_smtp(smtp: Smtp | None) -> list[Finding]:

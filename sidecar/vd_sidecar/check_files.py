@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from . import journal as journals
+from .compose import OURS, template_trouble
 from .findings import Finding, error, make_journal, me, mend_journal, ok, owner
 from .findings import warning
 from .journal import BadLine, Busy, Header, Segment
@@ -43,6 +44,7 @@ class Journal:
 
     findings: list[Finding]
     busy: bool = False  # a sidecar is at work on it
+    writers: tuple[int, ...] = ()  # process ids of the workers that write there
     records: tuple[Record, ...] = ()  # some of the newest
 
 
@@ -77,8 +79,10 @@ def check_journal(directory: str) -> Journal:
 
     segments = journals.segments(directory)
     found += _check_segments(segments)
-    found += _check_writers(directory, segments)
-    return Journal(found, busy, tuple(_sample(segments)))
+    pids = sorted({pid for segment in segments if (pid := _writer(segment.path))})
+    workers = [pid for pid in pids if _is_nginx(pid)]
+    found += _check_writers(directory, pids, workers)
+    return Journal(found, busy, tuple(workers), tuple(_sample(segments)))
 
 
 def _check_sharing(directory: str, status: os.stat_result) -> list[Finding]:
@@ -120,11 +124,10 @@ def _check_segments(segments: list[Segment]) -> list[Finding]:
     return [error("journal", text, mend_journal(os.path.dirname(closed[0])))]
 
 
-def _check_writers(directory: str, segments: list[Segment]) -> list[Finding]:
+def _check_writers(
+    directory: str, pids: list[int], workers: list[int]
+) -> list[Finding]:
     """Whether a living nginx writes here: its worker's pid is in the first line."""
-    pids = sorted({pid for segment in segments if (pid := _writer(segment.path))})
-    workers = [pid for pid in pids if _is_nginx(pid)]
-
     if workers:
         names = ", ".join(str(pid) for pid in workers)
         return [ok("journal", f"is written by nginx (process {names})")]
@@ -279,6 +282,11 @@ def check_templates(path: str, known: set[str]) -> list[Finding]:
         for name in sorted(names & known)
         if not _readable(os.path.join(path, name))
     ]
+    for name in sorted(names & known) if not found else ():
+        trouble = template_trouble(os.path.join(path, name))
+        if trouble is not None:
+            text = f"{path}/{name}: {trouble}; ours is taken in its place"
+            found.append(error("backup", text, f"compare it with {OURS}/{name}"))
     if not names & known:
         text = f"{path} has no template that replaces one of ours"
         found.append(warning("backup", text, f"name it as one of {sorted(known)}"))

@@ -12,7 +12,8 @@ import errno
 import os
 import socket
 import stat
-from typing import Iterable, Optional
+import struct
+from typing import Any, Collection, Mapping, Optional
 
 import aiohttp
 from attrs import frozen
@@ -36,8 +37,14 @@ class _Reply:
     takes_cases: bool
 
 
-async def check_nginx(nginx: str, uris: Iterable[str]) -> list[Finding]:
-    """Whether nginx answers, and whether the locations ``uris`` deliver."""
+async def check_nginx(
+    nginx: str, uris: Mapping[str, int], writers: Collection[int] = ()
+) -> list[Finding]:
+    """Whether nginx answers, and whether the locations ``uris`` deliver.
+
+    ``uris``: how many deliveries wait for each.  ``writers``: the workers that write
+    to the journal, which must be this nginx's.
+    """
     if nginx.startswith("unix:"):
         found = _check_unix(nginx.removeprefix("unix:"))
         if found:
@@ -56,8 +63,9 @@ async def check_nginx(nginx: str, uris: Iterable[str]) -> list[Finding]:
         if "nginx" not in root.server.lower():
             text = f"{nginx} answers, but as {root.server[:60]!a}, not as nginx"
             found.append(warning("nginx", text, "name the address of nginx itself"))
-        for uri in sorted(set(uris))[:MOST_LOCATIONS]:
-            found.append(await _check_location(session, nginx, uri))
+        for uri in sorted(uris, key=lambda uri: (-uris[uri], uri))[:MOST_LOCATIONS]:
+            found.append(await _check_location(session, nginx, uri, uris[uri]))
+    found += await asyncio.to_thread(_check_writers, nginx, writers)
     return found or [ok("nginx", f"{nginx} answers")]
 
 
@@ -106,8 +114,79 @@ def _no_answer(nginx: str, problem: Exception) -> Finding:
     return error("nginx", f"{nginx}: {reason}", remedy)
 
 
+def _check_writers(nginx: str, writers: Collection[int]) -> list[Finding]:
+    """Whether who answers is who writes the journal, as far as it can be seen."""
+    try:
+        owner = _listener(nginx) if nginx.startswith("unix:") else _acceptor(nginx)
+    except (OSError, ValueError, IndexError):
+        return []
+    known = [each for pid in writers if (each := _process(pid)) is not None]
+    if owner is None or not known:
+        return []
+    if any(owner in (("pid", each.parent), ("uid", each.uid)) for each in known):
+        return []
+    text = (
+        f"another nginx answers at {nginx} ({' '.join(map(str, owner))}) than the one "
+        f"that writes the journal (workers {', '.join(map(str, writers))})"
+    )
+    remedy = "name the address of that one, or its vd_journal"
+    return [error("nginx", text, remedy)]
+
+
+@frozen
+class _Process:
+    parent: int
+    uid: int
+
+
+def _process(pid: int) -> Optional[_Process]:
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            fields = dict(row.split(":", 1) for row in file if ":" in row)
+        return _Process(int(fields["PPid"]), int(fields["Uid"].split()[1]))
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _listener(nginx: str) -> Optional[tuple[str, int]]:
+    """The master, which listens; after an upgrade it is gone, and says nothing."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(SECONDS)
+        client.connect(nginx.removeprefix("unix:"))
+        credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    pid = struct.unpack("3i", credentials)[0]
+    return ("pid", pid) if pid and os.path.exists(f"/proc/{pid}") else None
+
+
+def _acceptor(nginx: str) -> Optional[tuple[str, int]]:
+    """The user of the worker that took a connection, if it is on this machine."""
+    url = Address(nginx)
+    address = (url.host or "", url.port or 80)
+    with socket.create_connection(address, SECONDS) as client:
+        mine = _hex(client.getsockname())
+        # it has an owner once the worker has taken it
+
+        client.sendall(b"OPTIONS / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        client.recv(1, socket.MSG_PEEK)
+        path = "/proc/net/tcp6" if client.family == socket.AF_INET6 else "/proc/net/tcp"
+        with open(path, encoding="ascii") as file:
+            for row in list(file)[1:]:
+                fields = row.split()
+                if fields[2] == mine and fields[9] != "0":
+                    return ("uid", int(fields[7]))
+    return None
+
+
+def _hex(name: tuple[Any, ...]) -> str:
+    """As the kernel writes an address: words in the machine's own order."""
+    family = socket.AF_INET6 if ":" in name[0] else socket.AF_INET
+    packed = socket.inet_pton(family, name[0])
+    words = struct.unpack(f"={len(packed) // 4}I", packed)
+    return "".join(f"{word:08X}" for word in words) + f":{name[1]:04X}"
+
+
 async def _check_location(
-    session: aiohttp.ClientSession, nginx: str, uri: str
+    session: aiohttp.ClientSession, nginx: str, uri: str, waiting: int
 ) -> Finding:
     try:
         reply = await _ask(session, nginx, uri)
@@ -119,6 +198,8 @@ async def _check_location(
     if reply.takes_cases:
         return ok("nginx", f"{uri} delivers")
     text = f"{uri} is no location with vd_pass at {nginx}: OPTIONS gives {reply.status}"
+    if waiting:
+        text += f"; {waiting} deliveries wait for it"
     if reply.status == 403:
         text = f"{uri} refuses requests from here (403)"
         return error("nginx", text, 'see "allow", "deny" and "limit_except" there')

@@ -22,7 +22,7 @@ from typing import Iterator, Mapping, Optional, Sequence, Union
 
 import attrs
 import structlog
-from jinja2 import FileSystemLoader, StrictUndefined
+from jinja2 import FileSystemLoader, StrictUndefined, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from .config import Backup, Smtp
@@ -315,6 +315,20 @@ def _render(
             why = f"{type(exc).__name__}: {line(str(exc))}"
             log.error("template failed", directory=directory, file=file, why=why)
     return _rendered(None, file, context)
+
+
+def template_trouble(path: str) -> Optional[str]:
+    """What is wrong with a template, as far as it can be told without a mail."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        _environment(None, 0).parse(text)
+    except TemplateSyntaxError as error:
+        return f"line {error.lineno}: {line(error.message or 'it does not parse')}"
+    except UnicodeDecodeError:
+        return "it is not UTF-8"
+    if not Path(path).name.startswith("words.") and "Subject:" not in text:
+        return 'it has no line "Subject: ..."'
+    return None
 
 
 def _rendered(

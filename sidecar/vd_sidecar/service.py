@@ -28,7 +28,7 @@ from .model import FAILED, PENDING
 from .nginx import Nginx
 from .notify import Notify
 from .retry import Retry
-from .store import Store, reason, wall_clock
+from .store import Store, reads, reason, wall_clock
 from .troubles import Troubles
 
 POLL_SECONDS = 0.1
@@ -82,6 +82,7 @@ class Service:
             "retry": self.retry.step,
             "retention": self._retention_step,
             "watchdog": self._watchdog_step,
+            "outputs": self._outputs_step,
             **{kind: partial(self.notify.step, kind) for kind in self.notify.kinds},
         }
         tasks = {
@@ -172,6 +173,18 @@ class Service:
     async def _retention_step(self) -> None:
         await retention.step(self.store, self.config.retention, self.in_writer)
         await self._pause(RETENTION_SECONDS)
+
+    async def _outputs_step(self) -> None:
+        """Once: an output that is configured, and nowhere, may be a slip."""
+
+        def read() -> set[str]:
+            with self.store.reading() as connection:
+                return {each.output for each in reads.tallies(connection)}
+
+        known = await self.in_writer(read)
+        for id in sorted(set(self.config.outputs) - known) if known else ():
+            log.warning("nothing was ever delivered to an output", output=id)
+        await self._stopping.wait()
 
     async def _watchdog_step(self) -> None:
         """Tell systemd that all is well, as long as the journal is being read."""

@@ -9,7 +9,7 @@ from attrs import frozen
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection
 
-from ..model import Delivery
+from ..model import PENDING, Delivery
 from . import Store, deliveries, filters, lists, schema
 from .filters import Filter as Filter
 from .lists import NEWEST as NEWEST, Place as Place, Sort as Sort, place as place
@@ -145,6 +145,14 @@ def tallies(connection: Connection) -> list[Tally]:
         ).order_by(table.c.output)
     )
     return [Tally(*row) for row in rows]
+
+
+def waiting(connection: Connection, most: int = 50) -> dict[str, int]:
+    """For which uris the most deliveries wait, and how many."""
+    uri, count = _deliveries.c.uri, func.count()
+    query = select(uri, count).where(_deliveries.c.state == PENDING).group_by(uri)
+    rows = connection.execute(query.order_by(count.desc(), uri).limit(most))
+    return {row[0]: int(row[1]) for row in rows}
 
 
 def edges(connection: Connection) -> list[str]:
