@@ -15,8 +15,8 @@
 #include "ngx_http_vd_compat.h"
 #include "ngx_http_vd_journal.h"
 #include "ngx_http_vd_zone.h"
-#include "vd_chunked.h"
 #include "vd_digest.h"
+#include "vd_http.h"
 #include "vd_id.h"
 #include "vd_json.h"
 #include "vd_kept.h"
@@ -178,13 +178,10 @@ typedef struct {
 
     /* the exchange with the receiver, that of the last connection */
     ngx_event_t                     timer;
-    ngx_http_status_t               status;
-    vd_chunked_t                    chunked;
-    off_t                           length;  /* what is to come, -1: unknown */
+    vd_http_t                       http;
     ngx_str_t                       reply;
     size_t                          reply_size;
     ngx_str_t                       retry_after;  /* the header, as it came */
-    ngx_uint_t                      interim;
     vd_exchange_t                   exchange;
 
     /* the peer's own callbacks, see ngx_http_vd_peer.c */
@@ -213,9 +210,6 @@ typedef struct {
     unsigned                        case_known:1;
     unsigned                        case_varies:1;
     unsigned                        varies:1;     /* $vd_attempt was used */
-    unsigned                        chunked_reply:1;
-    unsigned                        has_length:1;
-    unsigned                        close:1;
     unsigned                        too_large:1;
     unsigned                        unsendable:1; /* but has been replied to */
     unsigned                        fresh:1;      /* no cached connection */
@@ -398,7 +392,7 @@ void ngx_http_vd_start_response(ngx_http_vd_ctx_t *ctx);
 ngx_int_t ngx_http_vd_too_early(ngx_http_vd_ctx_t *ctx);
 
 /* Upstream callbacks: response header, and body. */
-ngx_int_t ngx_http_vd_process_status_line(ngx_http_request_t *r);
+ngx_int_t ngx_http_vd_process_header(ngx_http_request_t *r);
 ngx_int_t ngx_http_vd_filter_init(void *data);
 ngx_int_t ngx_http_vd_filter(void *data, ssize_t bytes);
 

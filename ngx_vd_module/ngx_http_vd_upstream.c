@@ -48,7 +48,7 @@ ngx_http_vd_upstream_handler(ngx_http_request_t *r)
 
     u->create_request = ngx_http_vd_create_request;
     u->reinit_request = ngx_http_vd_reinit_request;
-    u->process_header = ngx_http_vd_process_status_line;
+    u->process_header = ngx_http_vd_process_header;
     u->abort_request = ngx_http_vd_abort_request;
     u->finalize_request = ngx_http_vd_finalize_request;
 
