@@ -270,6 +270,10 @@ vd_ticket_find(const vd_ticket_t *ticket, const unsigned char *reply,
     vd_ticket_e       rc, error;
     vd_ticket_json_t  json, value;
 
+    if (len == 0) {
+        return VD_TICKET_NOT_JSON;
+    }
+
     json.start = reply;
     json.end = reply + len;
 

@@ -11,8 +11,8 @@ repeat_each(1);
 no_long_string();
 no_root_location();
 
-# Two receivers, NAME.test and the same as NAME.kept, to which connections are
-# kept.  Their ticket ids are
+# Two receivers, each as NAME.test, which keeps no connection, whatever nginx would,
+# and as NAME.kept.  Their ticket ids are
 #
 #   whether the session was resumed, "r" or "."
 #   the number of the request on its connection
@@ -27,7 +27,8 @@ add_block_preprocessor(sub {
         'vd_secret_file $TEST_NGINX_SECRET_FILE;',
         'vd_ssl_name receiver.test;',
         'ssl_protocols TLSv1.2 TLSv1.3;',
-        map { receiver($_) } qw(server revoked));
+        map { receiver($_, 'test', 'keepalive_timeout 0;'), receiver($_, 'kept') }
+            qw(server revoked));
 
     return if !delete $block->{both};
 
@@ -42,21 +43,19 @@ add_block_preprocessor(sub {
 });
 
 sub receiver {
-    my ($name) = @_;
+    my ($name, $kind, $setting) = @_;
 
-    my $socket = "unix:\$TEST_NGINX_HTML_DIR/$name.sock";
+    my $socket = "unix:\$TEST_NGINX_HTML_DIR/$name.$kind";
+    $setting //= '';
     return <<"END";
-    upstream $name.test {
-        server $socket;
-    }
-
-    upstream $name.kept {
+    upstream $name.$kind {
         server $socket;
         keepalive 8;
     }
 
     server {
         listen $socket ssl;
+        $setting
         ssl_certificate \$TEST_NGINX_CERTS/$name.crt;
         ssl_certificate_key \$TEST_NGINX_CERTS/$name.key;
         ssl_client_certificate \$TEST_NGINX_CERTS/ca.crt;

@@ -346,7 +346,7 @@ find(const vd_ticket_t *ticket, size_t max, const char *reply, size_t len,
     vd_ticket_e     error;
     unsigned char  *copy, *out;
 
-    copy = malloc(len);
+    copy = len ? malloc(len) : NULL;
     out = malloc(max);
     assert_true(copy != NULL || len == 0);
     assert_non_null(out);
