@@ -26,6 +26,7 @@ from vd_sidecar.compose import alert_mail, alert_slack, backup_mail
 from vd_sidecar.config import Backup, Smtp
 from vd_sidecar.mail import SMTP_POLICY, send
 from vd_sidecar.model import Alert, Delivery, Exchange, Reject
+from vd_sidecar.options import REASONS
 from vd_sidecar.text import MAX_TEXT, clean, clip, line, readable
 
 NOW = 1770097877123  # 2026-02-03 05:51:17 UTC
@@ -307,10 +308,11 @@ def test_an_alert_says_what_to_know_and_to_do() -> None:
     for part in (
         f"2 deliveries to {label} were given up.",
         "Raised on edge-1:/var/spool/vd, 2026-02-03 05:51:17 UTC.",
-        "1. Case C-0\n   Delivery:  id-0\n   Cause:     HTTP 503\n"
+        "1. Case C-0\n   Delivery:  id-0\n   Cause:     HTTP 503 from the receiver\n"
         "   Attempts:  3, the last 2026-02-03 05:49:37 UTC\n"
         "   Since:     2026-02-03 05:41:17 UTC\n",
-        "2. Case (unknown)\n   Delivery:  id-1\n   Cause:     timed out (timeout)\n",
+        "2. Case (unknown)\n   Delivery:  id-1\n   Cause:     no answer of the receiver in time "
+        "(timeout)\n",
         "    vd-sidecar show id-0\n",
         "    vd-sidecar retry \\\n        id-0 \\\n        id-1\n",
         "    vd-sidecar retry --output 28 --since 2026-02-03T05:41:17Z --state failed\n",
@@ -326,7 +328,7 @@ def test_an_alert_in_german() -> None:
         "Aufgegeben: 1 Zustellung an Security Incident - Critical Alert (Ausgabe 28)"
     )
     assert "Eine Zustellung an" in text_of(message)
-    assert "   Ursache:     HTTP 503\n" in text_of(message)
+    assert "   Ursache:     HTTP 503 vom Empfänger\n" in text_of(message)
 
 
 @pytest.mark.parametrize(
@@ -418,7 +420,7 @@ def test_slack_can_be_pinged_by_nobody() -> None:
                 "State:     not delivered, given up (3 attempts)\n",
                 "Ticket ID: –\n",
                 "  The original is attached: 0190f0c2-7d3a-7c1e-9a51-000000000001.json",
-                "  2026-02-03 05:41:17 UTC   1. HTTP 503, 12 ms\n"
+                "  2026-02-03 05:41:17 UTC   1. HTTP 503 from the receiver, 12 ms\n"
                 "      Reply: <html> <title>503</title>\n",
             ],
         ),
@@ -667,3 +669,18 @@ def test_line_and_clip(text: str, limit: int) -> None:
     assert len(line(text).splitlines()) <= 1
     assert clean(clean(text)) == clean(text)
     assert shlex.split(shlex.quote(line(text))) == [line(text)]
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_cause_says_of_whom_it_is(reason: str, language: str) -> None:
+    """The last word of a mail that asks somebody to act is no riddle."""
+    status = 503 if reason == "status" else None
+    given_up = DELIVERY._replace(state="failed", reason=reason, status=status)
+    mail = alert_mail(ALERT, [given_up], TO, SMTP, now=NOW, language=language)
+    (cause,) = re.findall(
+        r"(?:Cause|Ursache): +(.*(?:\n(?!   \w+:).*)?)", text_of(mail)
+    )
+    whom = {"en": "receiver|nginx|store", "de": "Empfänger|nginx|Speicher"}
+    assert re.search(whom[language], cause), cause
+    assert cause.partition(" (")[0] != reason

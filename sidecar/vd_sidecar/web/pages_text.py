@@ -68,7 +68,7 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
     "reason_closed": ("connection closed", "Verbindung abgebrochen"),
     "reason_protocol": ("not HTTP", "kein HTTP"),
     "reason_status": ("status", "Status"),
-    "reason_internal": ("internal", "intern"),
+    "reason_internal": ("failed inside nginx", "Fehler in nginx"),
     "reason_body_missing": ("case missing", "Fall fehlt"),
     # the list
     "search": ("Search", "Suchen"),
