@@ -32,6 +32,9 @@ my @ANSWERS = (
     [202, 'pending', 'POST', '{}', sprintf $OUTCOME, 'pending', 'null', 'null', '"connect"', 'true'],
     [400, 'ok',      'POST', '{bad', qq({"error":"body is not JSON in UTF-8: unexpected character at byte 2"}\n)],
     [405, 'ok',      'PUT',  '{}', qq({"error":"method is not POST"}\n)],
+    [409, 'ok',      'POST', '{}', qq({"error":"this location delivers to output \\"28\\", not to \\"x\\""}\n),
+        'VD-Attempt: 2', 'VD-Output: x'],
+    [431, 'large',   'POST', '{}', qq({"error":"values to be kept for retries are over 6 KB"}\n), 'X-A: ' . 'x' x 7000],
     [502, 'failed',  'POST', '{}', sprintf $OUTCOME, 'failed', 'null', 'null', '"connect"', 'false'],
     [503, 'lost',    'POST', '{}', sprintf $OUTCOME, 'failed', 'null', 'null', '"connect"', 'false'],
 );
@@ -115,6 +118,11 @@ my $nginx_binary = Test::VD::Nginx::_binary();
 my @usable = known(@DIRECTIVES);
 cmp_ok(scalar @usable, '>', 80, 'most directives are known to this nginx');
 
+# Some that go together, as each directive is there once.
+my $seed   = $ENV{TEST_SEED} // int rand 1e9;
+srand $seed;
+my @random = map { several() } 1 .. 60;
+
 my $nginx = start();
 
 is(wrong('/plain', $_), '', "with $_" =~ s/\r\n/, /gr) for '', @FIELDS;
@@ -126,6 +134,13 @@ for my $i (0 .. $#usable) {
 
 for my $i (0 .. $#usable) {
     is(wrong_in_http2("/$i"), '', "$usable[$i], HTTP/2");
+}
+
+# ---- several at random ----
+
+for my $i (0 .. $#random) {
+    my $fields = join "\r\n", once(qr/^([\w-]+):/m, map { $FIELDS[rand @FIELDS] } 0 .. rand 4);
+    is(wrong("/random$i", $fields), '', "seed $seed: $random[$i] with $fields" =~ s/\r\n/, /gr);
 }
 
 is($nginx->trouble =~ s{^.*journal "\S+/gone": .* failed, .*\n}{}mgr, '', 'nothing severe was logged');
@@ -162,7 +177,7 @@ for my $directive (sort(known(keys %WARNINGS))) {
     for (["location /a { $pass $directive }", 'in the location'],
          ["location /a { $directive location /a/b { $pass } }", 'above it'],
          ["location /a { $pass $directive if (\$arg_x) { set \$y 1; } limit_except POST { deny all; } }", 'with blocks'],
-         $directive =~ /xslt|resize/ ? () : ["$directive location /a { $pass }", 'in the server'])
+         $directive =~ /xslt|image/ ? () : ["$directive location /a { $pass }", 'in the server'])
     {
         my ($server, $where) = @{$_};
         my @warnings = grep {/vd_pass/} check($server) =~ /^nginx: \[warn\] (.*)$/mg;
@@ -210,7 +225,19 @@ sub server {
     return join "\n", "listen unix:$dir/h2.sock http2;", 'location = /page { return 200 "replaced"; }',
         'location = /nothing { return 204; }', 'location @page { return 200 "replaced"; }',
         map { locations(@{$_}) } ['/plain', ''], ['/pages', $DIRECTIVES[1]],
-        map { ["/$_", $usable[$_]] } 0 .. $#usable;
+        (map { ["/$_", $usable[$_]] } 0 .. $#usable), map { ["/random$_", $random[$_]] } 0 .. $#random;
+}
+
+sub several {
+    return join ' ', once(qr/(?:^|; )(\w+) /, grep { !/sub_filter/ } map { $usable[rand @usable] } 0 .. 5);
+}
+
+# Those whose names have not been there before.
+sub once {
+    my ($name, @all) = @_;
+
+    my %seen;
+    return grep { my @names = /$name/g; !grep { $seen{$_}++ } @names } @all;
 }
 
 # A location for each way to answer.
@@ -223,6 +250,7 @@ sub locations {
 
     return <<"LOCATIONS";
 location = $prefix/ok      { vd_pass $ok;  vd_output 28; vd_journal off;  $directive }
+location = $prefix/large   { vd_pass $bad; vd_output 28; vd_set_header X-A \$http_x_a; $directive }
 location = $prefix/pending { vd_pass $bad; vd_output 28; $directive }
 location = $prefix/failed  { vd_pass $bad; vd_output 28; vd_journal off;  $directive }
 location = $prefix/lost    { vd_pass $bad; vd_output 28; vd_journal gone sync=off; $directive }
@@ -275,12 +303,12 @@ sub wrong {
 }
 
 sub request {
-    my ($prefix, $fields, undef, $name, $method, $body) = @_;
+    my ($prefix, $fields, undef, $name, $method, $body, undef, @more) = @_;
 
     my $socket = $nginx->connect;
     $socket->autoflush;
     print {$socket} join "\r\n", "$method $prefix/$name HTTP/1.1", 'Host: localhost', 'Idempotency-Key: ' . ID,
-        ($fields =~ /^Connection:/mi ? () : 'Connection: close'), 'Content-Length: ' . length $body, $fields || (), '', $body;
+        ($fields =~ /^Connection:/mi ? () : 'Connection: close'), 'Content-Length: ' . length $body, @more, $fields || (), '', $body;
     shutdown $socket, 1 if $fields =~ /^Connection:/mi;
 
     local $/;
@@ -318,11 +346,11 @@ sub wrong_in_http2 {
 
     my @wrong;
     for my $answer (@ANSWERS) {
-        my ($status, $name, $method, $body, $expected) = @{$answer};
+        my ($status, $name, $method, $body, $expected, @more) = @{$answer};
 
         open my $curl, '-|', qw(curl -sS --http2-prior-knowledge --max-time 30 --compressed -X), $method,
-            '--unix-socket', "$nginx->{dir}/h2.sock", '-H', 'Idempotency-Key: ' . ID, ($status == 405 ? () : ('-d', $body)),
-            '-H', 'If-Match: "x"', '-H', 'Range: bytes=0-0', '-w', '%{http_code} %{content_type}', "http://localhost$prefix/$name"
+            '--unix-socket', "$nginx->{dir}/h2.sock", '-H', 'Idempotency-Key: ' . ID, ($status == 405 || $status == 409 ? () : ('-d', $body)),
+            (map { ('-H', $_) } @more), '-H', 'If-Match: "x"', '-H', 'Range: bytes=0-0', '-w', '%{http_code} %{content_type}', "http://localhost$prefix/$name"
             or die "curl: $!\n";
         my $got = do { local $/; <$curl> };
         push @wrong, "$status: $got" if $got ne "$expected$status application/json";
