@@ -263,6 +263,23 @@ subtest 'VD-Kept that is refused' => sub {
 };
 
 
+# The byte 01 stands for the number where the value is kept.
+subtest 'a control character beside the number of the attempt' => sub {
+    my ($config, $name) = location('t', 'vd_set_header X-A "$http_x_a/$vd_attempt";');
+    my $nginx = start($config);
+
+    for my $byte (1, 2, 0x1f, 0x7f) {
+        my $record = failed($nginx, "A$byte", headers => [ 'X-A: a' . chr $byte ]);
+        is($record->{reason}, 'internal', "$byte: it is not sent");
+        like(exchange($nginx, again($record, 2)), qr/^202 .*"reason":"internal"/s, "$byte: nor by a retry");
+    }
+    is(wire($name, 1), '', 'nothing was sent');
+    failed($nginx, 'B', headers => ['X-A: a']);
+    is(header_of(wire($name, 1), 'X-A'), 'a/1', 'without one, it is');
+    all_well($nginx);
+};
+
+
 subtest 'the configuration has changed since' => sub {
     my $headers = sub {
         my (@names) = @_;
