@@ -71,14 +71,17 @@ def line(
     response: Optional[str] = None,
     retry_after: Optional[int] = None,
     content_type: str = CONTENT_TYPE,
+    host: Optional[str] = None,
+    kept: Optional[str] = None,
+    digest: Optional[str] = None,
     body: Optional[bytes] = None,
     extra: Fields = {},
 ) -> bytes:
     """A record, its line feed included.
 
     Nothing is made up but the time (Unix ms, now) and the URI (that of ``rig.Nginx``
-    for the output); ``retry_after`` and ``body`` are left out if not given.  ``extra``: keys that a
-    later version might have, in front of the checksum.
+    for the output); ``retry_after`` and what follows ``content_type`` are left out if not
+    given.  ``extra``: keys that a later version might have, in front of the checksum.
     """
     record: dict[str, Value] = {
         "v": 1,
@@ -101,6 +104,9 @@ def line(
     if retry_after is not None:
         record["retry_after"] = retry_after
     record["content_type"] = content_type
+    for key, value in (("host", host), ("kept", kept), ("digest", digest)):
+        if value is not None:
+            record[key] = value
     if body is not None:
         record.update(_content(body))
     return checked({**record, **extra})

@@ -70,6 +70,9 @@ def test_every_key_arrives() -> None:
             response="später",
             retry_after=120,
             content_type="application/json; charset=utf-8",
+            host="vd.example.com:8080",
+            kept="AAt4LXRlbmFudA_-",
+            digest="0" * 64,
             body=b'{"a": "\xc3\xa4"}',
         )
     )
@@ -94,7 +97,20 @@ def test_every_key_arrives() -> None:
         content_type="application/json; charset=utf-8",
         body=b'{"a": "\xc3\xa4"}',
         crc=record.crc,
+        host="vd.example.com:8080",
+        kept="AAt4LXRlbmFudA_-",
+        digest="0" * 64,
     )
+
+
+def test_a_record_of_an_older_nginx_is_compared_by_its_body() -> None:
+    first, again, other = (
+        parsed(failed("a", body=body)) for body in (b"{}", b"{}", b"[]")
+    )
+    assert first.digest == again.digest != other.digest
+    assert (first.host, first.kept) == (None, None)
+    assert first.digest == parsed(failed("a", digest=first.digest)).digest
+    assert parsed(failed("a", attempt=2)).digest is None
 
 
 @examples(100)
@@ -293,6 +309,17 @@ def test_what_is_no_line(text: bytes) -> None:
         {"ticket_error": False},
         {"response": []},
         {"content_type": 1},
+        {"host": ""},
+        {"host": "a\r\nVD-Attempt: 7"},
+        {"host": ["a"]},
+        {"kept": "a b"},
+        {"kept": "a\n"},
+        {"kept": 1},
+        {"kept": "a" * 8193},
+        {"digest": ""},
+        {"digest": "0" * 63},
+        {"digest": "G" * 64},
+        {"digest": 0},
         {"body": 1},
         {"body": None},
         {"body": ..., "body_b64": "?"},

@@ -415,7 +415,7 @@ def test_an_operator_does_not_break_a_lease() -> None:
 
 def test_an_operator_cancels() -> None:
     for before in (apply(None, record()), GIVEN_UP):
-        after = machine.cancelled(before)
+        after = machine.cancelled(before, NOW)
         assert after.state == "cancelled"
         assert (after.due, after.owner, after.claimed) == (None, None, None)
         assert machine.ended(before, after)
@@ -426,7 +426,7 @@ def test_an_operator_cancels() -> None:
 def test_a_lease_outlives_the_cancel() -> None:
     """Else another edge could make the next attempt while one is under way."""
     lease = claimed(apply(None, record()))
-    cancelled = machine.cancelled(lease)
+    cancelled = machine.cancelled(lease, NOW)
     assert machine.ended(lease, cancelled)
     again = machine.retried(cancelled, NOW + 1)
     for each, state in ((cancelled, "cancelled"), (again, "pending")):
@@ -437,7 +437,7 @@ def test_a_lease_outlives_the_cancel() -> None:
 
 
 def test_a_lease_of_what_was_cancelled_ends() -> None:
-    cancelled = machine.cancelled(claimed(apply(None, record())))
+    cancelled = machine.cancelled(claimed(apply(None, record())), NOW)
     made = record(attempt=2, time=NOW + 9)
     elsewhere = apply(cancelled, made, edge="B")
     assert (elsewhere.owner, elsewhere.due) == ("A", cancelled.due)
@@ -455,7 +455,7 @@ def test_a_lease_of_what_was_cancelled_ends() -> None:
 def test_no_operator_undoes_a_delivery() -> None:
     delivered = apply(None, record("delivered"))
     assert machine.retried(delivered, NOW).state == "delivered"
-    assert machine.cancelled(delivered).state == "delivered"
+    assert machine.cancelled(delivered, NOW).state == "delivered"
 
 
 def test_given_up_without_an_attempt() -> None:
@@ -476,7 +476,7 @@ def test_given_up_without_an_attempt() -> None:
 def test_ends() -> None:
     pending = apply(None, record())
     delivered = apply(None, record("delivered"))
-    cancelled = machine.cancelled(pending)
+    cancelled = machine.cancelled(pending, NOW)
     reopened = machine.retried(GIVEN_UP, NOW)
 
     assert machine.ended(None, delivered)
@@ -511,7 +511,7 @@ def test_an_answer_is_as_good_as_a_record(state: str, outcome: str) -> None:
         was_due=NOW,
         until=NOW + 120_000,
         content_type=None,
-        body=b"{}",
+        size=2,
     )
     answer = Answer(
         state=state,

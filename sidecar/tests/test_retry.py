@@ -451,54 +451,6 @@ def test_nginx_may_be_away(start_edge: StartEdge, receiver: Receiver) -> None:
     assert receiver.stats().requests == 6
 
 
-def test_nginx_may_have_too_much_to_do(
-    sqlite_edge: StartEdge, receiver: Receiver
-) -> None:
-    """An error of its own, that is no delivery's answer, is no attempt."""
-    edge = sqlite_edge("28", retry={"backoff": ["4s"]})
-    edge.fail("28", "busy")
-    edge.nginx.configure([Output("28", more="return 503;")])
-    edge.nginx.reload()
-    wait_for(lambda: "takes no attempts" in edge.sidecar.log(), "the sidecar to notice")
-    assert edge.view.get("busy").attempts == 1
-    edge.nginx.configure([Output("28")])
-    edge.nginx.reload()
-    assert edge.view.wait("delivered", "busy").attempts == 2
-    assert receiver.stats().requests == 2
-
-
-def test_an_output_that_nginx_refuses_holds_up_no_other(
-    sqlite_edge: StartEdge, receiver: Receiver
-) -> None:
-    """Such as one that its operator has closed for a while."""
-    closed = Output("28", ack="journal", timeout=ATTEMPT)
-    edge = sqlite_edge(closed, Output("29", ack="journal", timeout=ATTEMPT))
-    edge.sidecar.stop()
-    edge.accept("28", *(f"closed-{number}" for number in range(20)))
-    open_ids = [f"open-{number}" for number in range(200)]
-    edge.accept("29", *open_ids)
-    edge.nginx.configure([closed._replace(more="return 503;"), "29"])
-    edge.nginx.reload()
-    edge.sidecar.start()
-    edge.view.wait("delivered", *open_ids)
-    assert edge.view.counted()["28"] == {"pending": 20}
-    assert edge.view.get("closed-0").attempts == 0
-
-
-def test_a_location_that_is_gone_is_told(
-    start_edge: StartEdge, receiver: Receiver
-) -> None:
-    edge = start_edge("28", "30", retry={"backoff": ["4s", "100ms"]})
-    edge.fail("28", "homeless")
-    edge.nginx.configure(["30"])
-    edge.nginx.reload()
-    delivery = edge.view.wait("failed", "homeless")
-    assert (delivery.attempts, delivery.reason) == (3, "internal")
-    assert delivery.alert in [each.seq for each in edge.view.alerts("28")]
-    assert receiver.stats().requests == 1
-    assert len(edge.view.exchanges("homeless")) == 3
-
-
 @pytest.mark.parametrize("status", [200, 503])
 def test_an_attempt_without_a_record_is_settled_by_its_answer(
     start_edge: StartEdge, receiver: Receiver, status: int
@@ -541,14 +493,15 @@ def test_a_journal_elsewhere_is_noticed(
 
 
 def test_a_case_of_an_app_has_no_say_in_the_headers(edge: Edge) -> None:
-    """One that cannot be sent as it is, is sent without, or given up."""
+    """One that cannot be sent as it is, is sent without, or is no attempt."""
     with Segment(edge.nginx.journal) as segment:
         segment.write(
             failed("folded", content_type="text/plain\r\nVD-Attempt: 7"),
             failed("odd-case", case="C\r\nIdempotency-Key: other"),
         )
     edge.view.wait("delivered", "odd-case")
-    wait_for(lambda: edge.view.get("folded").state != "pending", "the end of it")
+    wait_for(lambda: edge.view.get("folded").refusal, "the end of it")
+    assert "no request can be made" in str(edge.view.get("folded").refusal)
     ids = {each.id for each in edge.receiver.requests()}
     assert "other" not in ids
 

@@ -34,6 +34,7 @@ from vd_sidecar import acts, machine
 from vd_sidecar.batch import Batch
 from vd_sidecar.config import Alerts, Backup, Callback, Config
 from vd_sidecar.config import Retry as Rules
+from vd_sidecar.journal import digest
 from vd_sidecar.model import Answer, Claim, Record
 from vd_sidecar.retry import Retry, _Answered
 from vd_sidecar.store import Store, deliveries, notices, schema, segments
@@ -41,7 +42,9 @@ from vd_sidecar.store.segments import Position
 
 LIMIT = 2
 WINDOW = 300.0
-RULES = Rules(attempts=LIMIT, backoff=(10.0, 60.0), jitter=0.0, timeout=30.0)
+RULES = Rules(
+    attempts=LIMIT, backoff=(10.0, 60.0), jitter=0.0, timeout=30.0, refused_for=200.0
+)
 LEASE = machine.lease(RULES)
 EDGES = ("A", "B")
 Key = tuple[str, str]
@@ -60,6 +63,8 @@ KINDS = ("alert-mail", "backup", "callback")
 CRASHES = (None,) * 10 + tuple(range(10))
 ACTS = (acts.RETRY, acts.RETRY, acts.CANCEL, acts.FORGET)
 ANY = tuple(range(12))
+CONTENTS = (b"{}", b"[]", b"0")
+CONTENT_OF = {None: b"", **{digest(each): each for each in CONTENTS}}
 
 Choices = Mapping[str, Sequence[Any]]
 WRITE: Choices = {"crash": CRASHES}
@@ -79,6 +84,7 @@ WALK: Mapping[str, tuple[int, Choices]] = {
             "output": OUTPUTS,
             "outcome": OUTCOMES[:3] * 5 + OUTCOMES[3:],
             "ticket": SOME,
+            "other": (0,) * 8 + (1, 2),
         },
     ),
     "record_comes_twice": (3, {"edge": EITHER, "number": ANY, "other": SOME}),
@@ -102,6 +108,7 @@ WALK: Mapping[str, tuple[int, Choices]] = {
         7,
         {"number": ANY, "delivered": SOME[1:] * 4 + SOME[:1], **WRITE},
     ),
+    "nginx_refuses": (4, {"number": ANY, **WRITE}),
     "there_is_nothing_to_send": (3, {"number": ANY, **WRITE}),
     "claim_is_given_back": (5, {"number": ANY, **WRITE}),
     "sidecar_is_killed": (1, {"edge": EITHER}),
@@ -137,8 +144,19 @@ class Case:
     forgotten: bool = False
     body: bool = False
     fences: int = 0
+    content: bytes = b""  # which is its own; b"" if that is not known
+    others: set[bytes] = field(factory=set)  # that came under its id as well
     ends: list[str] = field(factory=list)  # that the app is to be told
     given_up: int = 0
+    refused: Optional[int] = None  # since when nginx makes no attempt
+    refusals: int = 0
+    alerted: bool = False
+    backups: int = 0  # notices of that, of those that were not erased
+
+    def replace(self, content: bytes, body: bool) -> None:
+        self.others.add(self.content)
+        self.others.discard(content)
+        self.content, self.body = content, body
 
     def release(self) -> None:
         self.lease = None
@@ -150,12 +168,15 @@ class Case:
             self.release()
         self.ends.append(state)
         self.given_up += state == "failed"
+        self.backups += state == "failed"
+        self.alerted |= state == "failed"
 
     def fail(self, attempt: int) -> None:
         self.release()
         self.attempts = max(self.attempts, attempt)
         if self.state == "cancelled":
             return
+        self.refused, self.refusals = None, 0
         if self.attempts - self.round >= LIMIT:
             self.end("failed")
         else:
@@ -181,6 +202,7 @@ class Flight:
 
     edge: Edge
     claim: Claim
+    content: bytes
 
 
 def pick(some: Sequence[T], number: int) -> T:
@@ -221,6 +243,7 @@ class World(RuleBasedStateMachine):
         self.numbers = 0
         self.sent = 0
         self.given_up: Counter[str] = Counter()  # as alerts count them
+        self.refused: Counter[str] = Counter()  # as alerts count them
         self.set_back = False
         self.operated: set[Key] = set()
 
@@ -228,7 +251,7 @@ class World(RuleBasedStateMachine):
     def apps_have_sent(self, sent: Sequence[str]) -> None:
         for number, outcome in enumerate(sent):
             edge = self.edges[number % 2]
-            self.write(edge, "id-0", "28", 1, outcome, body=True)
+            self.write(edge, "id-0", "28", 1, outcome, content=CONTENTS[0])
         for number in EITHER:
             self.ingest(number, 99, None)
 
@@ -262,12 +285,19 @@ class World(RuleBasedStateMachine):
 
     @rule_of("app_sends")
     def app_sends(
-        self, edge: int, later: int, output: str, outcome: str, ticket: bool
+        self,
+        edge: int,
+        later: int,
+        output: str,
+        outcome: str,
+        ticket: bool,
+        other: int,
     ) -> None:
         """Each id a few times; what was delivered soon makes room for another."""
         self.sent += 1
         id = f"id-{self.sent // 8 + later}"
-        self.write(self.edges[edge], id, output, 1, outcome, ticket, body=True)
+        content = CONTENTS[other]
+        self.write(self.edges[edge], id, output, 1, outcome, ticket, content)
 
     @rule_of("record_comes_twice")
     def record_comes_twice(self, edge: int, number: int, other: bool) -> None:
@@ -284,8 +314,9 @@ class World(RuleBasedStateMachine):
         attempt: int,
         outcome: str,
         ticket: bool = False,
-        body: bool = False,
+        content: bytes = b"",
     ) -> None:
+        """``content``: of an attempt that is the first."""
         self.numbers += 1
         good = outcome == "delivered"
         edge.journal.append(
@@ -307,8 +338,9 @@ class World(RuleBasedStateMachine):
                 response="{}",
                 retry_after=None,
                 content_type=None,
-                body=b"{}" if body and not good else None,
+                body=content if content and not good else None,
                 crc=self.numbers,
+                digest=digest(content) if content else None,
             )
         )
 
@@ -380,12 +412,26 @@ class World(RuleBasedStateMachine):
         before = case.given_up
         told, when = case.told, min(record.time, self.clock.now)
         first = record.attempt == 1
-        case.body |= record.body is not None and not case.forgotten
+        content = CONTENT_OF[record.digest]
+        other = bool(content and case.content and content != case.content)
+        settles = (
+            case.holder == edge.name
+            and case.lease is not None
+            and case.lease.attempt == record.attempt
+        )
+        if not case.content and not case.forgotten:
+            case.content = content
 
         if record.outcome != "delivered" and first:
             self.heard.add(key)
 
-        if record.outcome == "delivered":
+        if record.outcome == "delivered" and case.state == "delivered" and other:
+            case.others.add(content)
+        elif record.outcome == "delivered":
+            if other:
+                case.replace(content, False)
+            if case.state != "delivered":
+                case.refused, case.refusals = None, 0
             case.attempts = max(case.attempts, record.attempt)
             if case.state != "delivered":
                 case.state = "delivered"
@@ -397,21 +443,29 @@ class World(RuleBasedStateMachine):
                 case.told = max(told, when)
             if case.ticket is None and not case.forgotten:
                 case.ticket = record.ticket_id
-        elif case.state == "failed" and first and record.time > told:
+        elif (
+            case.state in ("failed", "cancelled")
+            and first
+            and record.time > told
+            and not (case.holder and (other or settles))
+        ):
+            if other:
+                case.replace(content, True)
+            case.content = content or case.content
+            case.body = case.body or record.body is not None
+            case.forgotten = case.forgotten and record.body is None
             case.round = case.attempts
             case.told = max(told, when)
-            if record.outcome == "accepted":
-                case.state = "pending"
-            else:
+            case.state = "pending"
+            case.refused, case.refusals = None, 0
+            if record.outcome == "failed" and not case.holder:
                 case.fail(case.attempts + 1)
+        elif other:
+            case.others.add(content)
         elif record.outcome == "accepted":
             if new:
                 case.told = when
-        elif (
-            case.holder == edge.name
-            and case.lease is not None
-            and case.lease.attempt == record.attempt
-        ) or (
+        elif settles or (
             case.state == "pending"
             and case.lease is None
             and record.attempt > case.attempts
@@ -422,6 +476,8 @@ class World(RuleBasedStateMachine):
         else:
             case.attempts = max(case.attempts, record.attempt)
 
+        if not other and not case.forgotten:
+            case.body |= record.body is not None
         given_up[key] += case.given_up - before
 
     def count_given_up(self, given_up: Counter[Key]) -> None:
@@ -462,20 +518,21 @@ class World(RuleBasedStateMachine):
                 assert case.lease.until <= one.scanned, "the journal may know more"
             assert each.fence > case.fences, "a fence that was there before"
             assert each.attempt == case.attempts + 1
-            assert (each.body is not None) == case.body
+            assert (each.size is not None) == case.body
             assert each.was_due <= self.clock.now
             case.lease, case.holder, case.fences = each, one.name, each.fence
             one.mine.append(each)
-            if begin and each.body is not None:
-                self.flights.append(Flight(one, each))
+            if begin and each.size is not None:
+                self.flights.append(Flight(one, each, case.content))
 
     @precondition(lambda self: bool(self.held()))
     @rule_of("attempt_begins")
     def attempt_begins(self, number: int) -> None:
         edge, claim = pick(self.held(), number)
         flying = any(each.claim is claim for each in self.flights)
-        if claim.body is not None and not flying:
-            self.flights.append(Flight(edge, claim))
+        if claim.size is not None and not flying:
+            case = self.cases[claim.id, claim.output]
+            self.flights.append(Flight(edge, claim, case.content))
 
     @precondition(lambda self: bool(self.flights))
     @rule_of("attempt_ends_in_the_journal")
@@ -484,7 +541,10 @@ class World(RuleBasedStateMachine):
         self.flights.remove(flight)
         claim = flight.claim
         outcome = "delivered" if delivered else "failed"
-        self.write(flight.edge, claim.id, claim.output, claim.attempt, outcome, True)
+        content = flight.content if claim.attempt == 1 else b""
+        self.write(
+            flight.edge, claim.id, claim.output, claim.attempt, outcome, True, content
+        )
 
     @precondition(lambda self: bool(self.flights))
     @rule_of("attempt_ends_without_a_record")
@@ -507,12 +567,39 @@ class World(RuleBasedStateMachine):
         )
         self.settle(edge, claim, answer, crash)
 
+    @precondition(lambda self: bool(self.held()))
+    @rule_of("nginx_refuses")
+    def nginx_refuses(self, number: int, crash: Optional[int]) -> None:
+        """Its answer is no delivery's, or another's."""
+        edge, claim = pick(self.held(), number)
+        retry = Retry(self.store, edge.config, None, None, None)  # type: ignore[arg-type]
+        done = [_Answered(claim, None, 0.0, "404")]
+        if not self.do(lambda: retry._settle(done), crash):
+            return
+        edge.mine.remove(claim)
+        case = self.cases[claim.id, claim.output]
+        if case.lease is not claim or claim.until <= self.clock.now:
+            return
+        now, before = self.clock.now, case.given_up
+        case.release()
+        case.refused = now if case.refused is None else min(case.refused, now)
+        case.refusals += 1
+        if case.state == "pending":
+            if case.refusals > 1 and now - case.refused >= 200_000:
+                case.told = now
+                case.end("failed")
+            elif case.refusals == 1:
+                case.alerted = True
+                self.refused[claim.output] += 1
+        key = (claim.id, claim.output)
+        self.count_given_up(Counter({key: case.given_up - before}))
+
     @precondition(
-        lambda self: bool([None for _, claim in self.held() if claim.body is None])
+        lambda self: bool([None for _, claim in self.held() if claim.size is None])
     )
     @rule_of("there_is_nothing_to_send")
     def there_is_nothing_to_send(self, number: int, crash: Optional[int]) -> None:
-        pairs = [each for each in self.held() if each[1].body is None]
+        pairs = [each for each in self.held() if each[1].size is None]
         edge, claim = pick(pairs, number)
         self.settle(edge, claim, None, crash)
 
@@ -537,6 +624,7 @@ class World(RuleBasedStateMachine):
             case.told = heard
             case.end("failed")
         elif answer.state == "delivered":
+            case.refused, case.refusals = None, 0
             case.told = max(case.told, heard)
             case.attempts = max(case.attempts, claim.attempt)
             case.end("delivered")
@@ -633,15 +721,21 @@ class World(RuleBasedStateMachine):
         if not self.do(write, crash):
             return
         if act is acts.RETRY and case.state != "delivered" and case.body:
+            if case.state != "pending":
+                case.refused, case.refusals = None, 0
             case.round = case.attempts
             case.state = "pending"
         elif act is acts.CANCEL and case.state not in ("delivered", "cancelled"):
             case.end("cancelled")
+            case.told = max(case.told, self.clock.now)
             self.operated.add(key)
         elif act is acts.FORGET:
+            case.ends, case.backups = [], 0
             if case.state == "pending":
                 case.end("cancelled")
+                case.told = max(case.told, self.clock.now)
             case.forgotten, case.body, case.ticket = True, False, None
+            case.content, case.others = b"", set()
             self.operated.add(key)
 
     # What must hold
@@ -657,12 +751,17 @@ class World(RuleBasedStateMachine):
             alerts = dump(connection, schema.alerts)
             sendings = dump(connection, schema.notices)
             bodies = {row["delivery"] for row in dump(connection, schema.bodies)}
+            others = dump(connection, schema.conflicts)
             exchanges = dump(connection, schema.exchanges)
             positions = dump(connection, schema.segments)
 
         assert set(found) == set(self.cases)
         for key, case in self.cases.items():
             self.check(found[key], case, bodies)
+            assert CONTENT_OF[found[key]["digest"]] == case.content
+            mine = [each for each in others if each["delivery"] == found[key]["seq"]]
+            assert {CONTENT_OF[each["digest"]] for each in mine} == case.others
+            assert all(each["alert"] is not None for each in mine)
         self.check_tallies(tallies)
         self.check_alerts(alerts, sendings)
         self.check_told(found, sendings)
@@ -685,6 +784,7 @@ class World(RuleBasedStateMachine):
             case,
         )
         assert row["updated"] == case.told, (row, case)
+        assert (row["refused"], row["refusals"]) == (case.refused, case.refusals)
         assert row["forgotten"] == case.forgotten
         assert row["ticket_id"] == case.ticket, (row, case)
         assert (row["seq"] in bodies) == case.body
@@ -700,7 +800,7 @@ class World(RuleBasedStateMachine):
                 case.lease.attempt,
                 case.lease.until,
             ), (row, case)
-        assert (row["alert"] is not None) == (case.given_up > 0)
+        assert (row["alert"] is not None) == case.alerted
 
     def check_tallies(self, tallies: list[dict[str, Any]]) -> None:
         counts = Counter(
@@ -714,16 +814,19 @@ class World(RuleBasedStateMachine):
     def check_alerts(
         self, alerts: list[dict[str, Any]], sendings: list[dict[str, Any]]
     ) -> None:
-        sums: Counter[str] = Counter()
-        last: dict[str, int] = {}
+        sums: Counter[tuple[str, str]] = Counter()
+        last: dict[tuple[str, str], int] = {}
         for row in alerts:
-            output = row["output"]
+            output = row["output"], row["kind"]
             sums[output] += row["count"]
             if output in last and not self.set_back:
                 assert row["due"] - last[output] >= WINDOW * 1000, alerts
             last[output] = row["due"]
             assert row["opened"] < row["due"] <= row["opened"] + WINDOW * 1000 + 5000
-        assert +sums == +self.given_up
+        refused = {o: sums[o, "refused"] for o, _ in sums if sums[o, "refused"]}
+        assert refused == +self.refused
+        failed = {(o, "failed"): count for o, count in self.given_up.items() if count}
+        assert failed == {key: n for key, n in sums.items() if key[1] == "failed"}
         mails = [each["alert"] for each in sendings if each["kind"] == "alert-mail"]
         assert sorted(mails) == [row["seq"] for row in alerts]
 
@@ -740,7 +843,7 @@ class World(RuleBasedStateMachine):
                 continue  # as are the notices of it
             seq = found[key]["seq"]
             assert told[seq, "callback"] == len(case.ends), (case, sendings)
-            assert told[seq, "backup"] == case.given_up
+            assert told[seq, "backup"] == case.backups
 
     def check_positions(self, positions: list[dict[str, Any]]) -> None:
         taken = {f"s-{edge.name}": edge.taken for edge in self.edges}
@@ -757,7 +860,7 @@ class World(RuleBasedStateMachine):
                 for output in ("28", "29"):
                     self.claim(edge, output, 100, False, None)
                 for claim in list(self.edges[edge].mine):
-                    if claim.body is None:
+                    if claim.size is None:
                         self.settle(self.edges[edge], claim, None, None)
                     else:
                         self.write(
@@ -841,7 +944,7 @@ def test_all_that_hypothesis_finds(world: type[World]) -> None:
 def test_two_answers_in_one_millisecond(world: type[World]) -> None:
     """A clock was set back, or differs: the second was taken for the first again."""
     one = world()
-    one.write(one.edges[0], "id-0", "28", 1, "failed", body=True)
+    one.write(one.edges[0], "id-0", "28", 1, "failed", content=CONTENTS[0])
     one.ingest(0, 1, None)
     for _ in range(2):
         one.operator_acts(0, acts.RETRY, None)

@@ -13,19 +13,22 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
 
 import alembic.autogenerate
+import alembic.command
 import alembic.runtime.migration
 from alembic.util.exc import CommandError
 import pytest
 from attrs import evolve
-from sqlalchemy import insert, inspect, select
+from sqlalchemy import insert, inspect, select, text as sql
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from processes import PATIENCE
 from stores import KINDS, Clock, dump, open_store
 from vd_sidecar import machine
-from vd_sidecar.config import Retry
-from vd_sidecar.model import STATES, Delivery, Record
+from vd_sidecar.batch import Batch
+from vd_sidecar.config import Config, Retry
+from vd_sidecar.journal import digest
+from vd_sidecar.model import STATES, Content, Delivery, Record
 from vd_sidecar.store import Store, deliveries, engine, notices, schema, segments
 from vd_sidecar.store.rows import next_number, upsert
 
@@ -77,7 +80,11 @@ def put(connection: Connection, *records: Record, due: int = NOW) -> list[Delive
     deliveries.add(connection, new)
     deliveries.put_bodies(
         connection,
-        {one.seq: each.body for one, each in zip(new, records) if each.body},
+        {
+            one.seq: Content(each.body, each.host, each.kept)
+            for one, each in zip(new, records)
+            if each.body
+        },
     )
     counts: dict[str, dict[str, int]] = {}
     for each in records:
@@ -164,6 +171,38 @@ def test_migrating_again_changes_nothing(store: Store) -> None:
     assert store.revisions()[0] == store.revisions()[1]
     with store.reading() as connection:
         assert len(deliveries.by_ids(connection, ["a"])) == 1
+
+
+def test_a_store_of_the_version_before_is_brought_up_to_date(store_url: str) -> None:
+    """In place, with all that it holds."""
+    store = Store(store_url)
+    with store.engine.connect() as connection:
+        alembic.command.upgrade(engine._alembic(connection), "0001")
+        connection.commit()
+    assert store.revisions()[0] == "0001"
+    old = (
+        "INSERT INTO deliveries (seq, id, output, label, uri, state, created, updated,"
+        " attempts, base, fence, forgotten, due) VALUES (1, 'a', '28', 'L', '/o',"
+        f" 'pending', {NOW}, {NOW}, 1, 0, 0, false, {NOW})"
+    )
+    body = "INSERT INTO bodies (delivery, body) VALUES (1, :body)"
+    with store.writing() as connection:
+        connection.exec_driver_sql(old)
+        connection.execute(sql(body), {"body": b"{}"})
+    store.migrate()
+    with store.writing() as connection:
+        (one,) = deliveries.by_ids(connection, ["a"]).values()
+        assert (one.digest, one.refusals, one.refused) == (None, 0, None)
+        assert deliveries.content(connection, 1) == Content(b"{}")
+        batch = Batch(connection, Config("/j", "", "", "A"), NOW)
+        batch.load({"a"})
+        batch.take(record("a", crc=2, body=b"[]", digest=digest(b"[]")))
+        batch.write()
+        (after,) = deliveries.by_ids(connection, ["a"]).values()
+        assert after.digest == digest(b"{}")  # the case is compared with what is kept
+        (other,) = deliveries.conflicts(connection, [1])
+        assert (other.digest, other.body) == (digest(b"[]"), b"[]")
+    store.close()
 
 
 def test_migrating_from_several_processes_at_once(store_url: str) -> None:
@@ -442,6 +481,32 @@ def test_tallies(store: Store) -> None:
 # Claims
 
 
+def test_what_is_to_be_sent_is_read_when_it_is(store: Store) -> None:
+    """Of claims that still have a say: all but those that something happened to."""
+    large = bytes(range(256)) * 1000
+    with store.writing() as connection:
+        put(connection, record("a", body=b"\0", host="h.example:80", kept="AAt4"))
+        put(connection, record("b", body=None))
+        put(connection, record("c", body=large, kept=""))
+        put(connection, *(record(id) for id in ("cancelled", "elsewhere", "older")))
+        mine = claims(connection, NOW)
+        by_id = {each.id: each for each in mine}
+        for id, change in (
+            ("cancelled", {"state": "cancelled"}),
+            ("elsewhere", {"owner": "B"}),
+            ("older", {"fence": 2}),
+        ):
+            one = get(connection, by_id[id].seq)
+            deliveries.save(connection, [one._replace(**change)])
+    with store.reading() as connection:
+        found = deliveries.ready(connection, mine, "A")
+    assert {seq: found[seq] for seq in found} == {
+        by_id["a"].seq: Content(b"\0", "h.example:80", "AAt4"),
+        by_id["b"].seq: None,
+        by_id["c"].seq: Content(large, None, ""),
+    }
+
+
 def test_what_is_due_longest_comes_first(store: Store) -> None:
     with store.writing() as connection:
         for id, due in (("c", NOW), ("a", NOW - 5), ("d", NOW + 1), ("b", NOW - 2)):
@@ -457,11 +522,11 @@ def test_a_claim_has_all_that_an_attempt_needs(store: Store) -> None:
         put(connection, record("a", case="C-1", content_type="text/plain", body=b"\0"))
         put(connection, record("b", body=None))
         one, two = claims(connection, NOW)
-        assert (one.id, one.case, one.content_type, one.body, one.uri) == (
+        assert (one.id, one.case, one.content_type, one.size, one.uri) == (
             "a",
             "C-1",
             "text/plain",
-            b"\0",
+            1,
             "/outputs/28",
         )
         assert (one.attempt, one.fence, one.was_due, one.until) == (
@@ -470,7 +535,7 @@ def test_a_claim_has_all_that_an_attempt_needs(store: Store) -> None:
             NOW,
             NOW + 60_000,
         )
-        assert two.body is None
+        assert two.size is None
         after = get(connection, one.seq)
         assert (after.owner, after.claimed, after.fence, after.due) == (
             "A",

@@ -154,14 +154,23 @@ def cancel(
         return Refusal("delivered", "it was delivered, nothing can be taken back")
     if delivery.state == CANCELLED:
         return delivery
-    return machine.cancelled(delivery)
+    return machine.cancelled(delivery, now)
 
 
 def forget(
     delivery: Delivery, has_body: bool, keep: Retention, now: int
 ) -> Union[Delivery, Refusal]:
-    after = machine.cancelled(delivery) if delivery.state == PENDING else delivery
-    return after._replace(case=None, ticket_id=None, content_type=None, forgotten=True)
+    after = delivery
+    if delivery.state == PENDING:
+        after = machine.cancelled(delivery, now)
+    return after._replace(
+        case=None,
+        ticket_id=None,
+        content_type=None,
+        digest=None,
+        refusal=None,
+        forgotten=True,
+    )
 
 
 RETRY = Act("retry", "retried", retry)

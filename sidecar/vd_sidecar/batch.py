@@ -14,11 +14,13 @@ from collections import defaultdict
 from datetime import datetime, timezone
 from typing import Collection, Iterable, Optional
 
+from attrs import evolve
 from sqlalchemy.engine import Connection
 
-from . import machine
+from . import journal, machine
 from .config import Config
-from .model import CANCELLED, FAILED, Delivery, Record, Reject
+from .model import CANCELLED, DELIVERED, FAILED, PENDING
+from .model import Conflict, Content, Delivery, Record, Reject
 from .store import deliveries, notices, rates, segments
 from .store.deliveries import Key
 
@@ -34,7 +36,10 @@ class Batch:
         self._after: dict[Key, Delivery] = {}
         self._known: set[deliveries.RecordKey] = set()
         self._records: list[tuple[int, Record]] = []
-        self._bodies: dict[int, bytes] = {}
+        self._contents: dict[int, Optional[Content]] = {}
+        self._conflicts: dict[tuple[int, str], Conflict] = {}
+        self._resolved: set[tuple[int, str]] = set()
+        self._refused: list[Delivery] = []
         self._ended: list[tuple[Optional[Delivery], Delivery]] = []
         self._next = 0
         self.settled: set[int] = set()  # numbers whose lease ended here
@@ -58,6 +63,9 @@ class Batch:
         if (seq, record.time, record.crc) in self._known:
             return False
 
+        if before is not None and before.digest is None and record.digest is not None:
+            before = self._digested(before)
+
         after = machine.apply(
             before,
             record,
@@ -75,12 +83,65 @@ class Batch:
 
         if after.forgotten:
             record = record._replace(body=None, response=None, ticket_id=None)
-        if record.body is not None:
-            self._bodies[seq] = record.body
+
+        if before is not None and machine.differs(before, record):
+            self._conflict(before, after, record)
+        elif record.body is not None:
+            self._contents[seq] = _content(record)
 
         self._records.append((seq, record))
         self.change(before, after)
         return True
+
+    def _digested(self, delivery: Delivery) -> Delivery:
+        """With the digest of its case, which a record of an older nginx had not."""
+        if delivery.forgotten:
+            return delivery
+        content = self._content_of(delivery.seq)
+        if content is None:
+            return delivery
+        after = delivery._replace(digest=journal.digest(content.body))
+        self.change(delivery, after)
+        return after
+
+    def _content_of(self, seq: int) -> Optional[Content]:
+        if seq not in self._contents:
+            self._contents[seq] = deliveries.content(self._connection, seq)
+        return self._contents[seq]
+
+    def _conflict(self, before: Delivery, after: Delivery, record: Record) -> None:
+        """Keep both contents: one is the delivery's, the other beside it."""
+        assert before.digest is not None and record.digest is not None
+        seq = after.seq
+
+        if after.digest == record.digest:
+            first = self._content_of(seq)
+            self._contents[seq] = None if record.body is None else _content(record)
+            self._resolved.add((seq, record.digest))
+            self._conflicts.pop((seq, record.digest), None)
+            other = Conflict(
+                delivery=seq,
+                digest=before.digest,
+                time=before.created,
+                delivered=before.state == DELIVERED,
+                ticket_id=before.ticket_id,
+                content_type=before.content_type,
+                body=None if first is None else first.body,
+            )
+        else:
+            other = Conflict(
+                delivery=seq,
+                digest=record.digest,
+                time=record.time,
+                delivered=record.outcome == DELIVERED,
+                ticket_id=record.ticket_id,
+                content_type=record.content_type,
+                body=record.body,
+            )
+        self._resolved.discard((seq, other.digest))
+        key = (seq, other.digest)
+        known = self._conflicts.get(key)
+        self._conflicts[key] = other if known is None else _merged(known, other)
 
     def change(self, before: Optional[Delivery], after: Delivery) -> None:
         """``before``, which was loaded, is now ``after``."""
@@ -92,12 +153,16 @@ class Batch:
 
         if before is not None and before.owner is not None and after.owner is None:
             self.settled.add(after.seq)
+        first = before is not None and not before.refusals and after.refusals
+        if first and after.state == PENDING:
+            self._refused.append(after)
         if machine.ended(before, after):
             self._ended.append((before, after))
 
     def write(self) -> list[Delivery]:
         """Write it all; returns the deliveries that changed, or are new."""
         self._tell()
+        self._put_conflicts()
 
         changed = [
             after
@@ -110,7 +175,7 @@ class Batch:
         deliveries.add(self._connection, new)
         deliveries.save(self._connection, old)
         deliveries.add_exchanges(self._connection, self._records)
-        deliveries.put_bodies(self._connection, self._bodies)
+        deliveries.put_bodies(self._connection, self._contents)
         rates.add(self._connection, self._records)
         self._tally(changed)
         return changed
@@ -158,22 +223,60 @@ class Batch:
                     )
                 )
 
-        for output, given_up in failed.items():
-            seq = self._alert(output, given_up.values())
-            for key in given_up:
-                self._after[key] = self._after[key]._replace(alert=seq)
+        refused: dict[str, dict[Key, Delivery]] = defaultdict(dict)
+
+        for each in self._refused:
+            if (each.id, each.output) not in failed[each.output]:
+                refused[each.output][each.id, each.output] = each
+
+        for kind, found in ((notices.REFUSED, refused), (notices.FAILED, failed)):
+            for output, named in found.items():
+                if named:
+                    seq = self._alert(kind, output, named.values())
+                    for key in named:
+                        self._after[key] = self._after[key]._replace(alert=seq)
 
         notices.add(self._connection, new)
 
-    def _alert(self, output: str, given_up: Collection[Delivery]) -> int:
+    def _put_conflicts(self) -> None:
+        """Write other contents, with an alert of those that are new."""
+        if not self._conflicts and not self._resolved:
+            return
+        seqs = {seq for seq, _ in self._conflicts}
+        for known in deliveries.conflicts(self._connection, seqs):
+            key = (known.delivery, known.digest)
+            if key in self._conflicts and key not in self._resolved:
+                self._conflicts[key] = _merged(known, self._conflicts[key])
+
+        new: dict[str, dict[int, Delivery]] = defaultdict(dict)
+        for delivery in self._after.values():
+            new[delivery.output][delivery.seq] = delivery
+
+        for output, named in new.items():
+            keys = [
+                key
+                for key, each in self._conflicts.items()
+                if key[0] in named and each.alert is None
+            ]
+            if keys:
+                of = {seq: named[seq] for seq, _ in keys}
+                seq = self._alert(notices.CONFLICT, output, of.values())
+                for key in keys:
+                    self._conflicts[key] = evolve(self._conflicts[key], alert=seq)
+
+        deliveries.put_conflicts(
+            self._connection, self._conflicts.values(), self._resolved
+        )
+
+    def _alert(self, kind: str, output: str, named: Collection[Delivery]) -> int:
         alerts = self._config.output(output).alerts
         return notices.open_alert(
             self._connection,
-            kind="failed",
+            kind=kind,
             output=output,
-            label=next(iter(given_up)).label,
+            label=next(iter(named)).label,
             edge=self._config.edge,
-            count=len(given_up),
+            count=len(named),
             now=self._now,
             window=alerts.window,
             channels=_channels(alerts.email, alerts.slack_webhook_file),
@@ -194,6 +297,21 @@ class Batch:
         )
 
 
+def _content(record: Record) -> Content:
+    assert record.body is not None
+    return Content(record.body, record.host, record.kept)
+
+
+def _merged(known: Conflict, again: Conflict) -> Conflict:
+    """What is known of a content that came before."""
+    return evolve(
+        known,
+        delivered=known.delivered or again.delivered,
+        ticket_id=known.ticket_id or again.ticket_id,
+        body=again.body if known.body is None else known.body,
+    )
+
+
 def set_aside(
     connection: Connection, config: Config, now: int, lines: list[Reject]
 ) -> None:
@@ -205,7 +323,7 @@ def set_aside(
 
     alert = notices.open_alert(
         connection,
-        kind="journal",
+        kind=notices.JOURNAL,
         output="",
         label="",
         edge=config.edge,

@@ -25,6 +25,7 @@ class Retry:
     timeout: float = 60.0
     give_up_on: tuple[int, ...] = ()
     honor_retry_after: bool = False
+    refused_for: float = 86400.0
 
 
 @frozen
@@ -124,6 +125,7 @@ _RETRY = {
     "timeout": values.span("1s", "1h"),
     "give_up_on": values.many(values.integer(100, 599), "[400, 410]"),
     "honor_retry_after": values.flag,
+    "refused_for": values.span("1ms", "365d"),
 }
 _WEB = {
     "listen": values.listen,

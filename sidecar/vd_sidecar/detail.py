@@ -12,7 +12,8 @@ from sqlalchemy.engine import Connection
 from .acts import no_body
 from .batch import rfc3339
 from .config import Config
-from .model import MAX_ATTEMPT, CANCELLED, DELIVERED, FAILED, Delivery, Exchange
+from .model import MAX_ATTEMPT, CANCELLED, DELIVERED, FAILED, PENDING
+from .model import Conflict, Delivery, Exchange
 from .render import NONE, Column, block, fields, last, moment, pretty, span, table
 from .store import deliveries, notices, reads
 from .store.notices import Notice
@@ -39,8 +40,21 @@ class Detail:
     exchanges: Sequence[Exchange]
     notices: Sequence[Notice]
     acts: Sequence[Act]
+    conflicts: Sequence[Conflict]
     body: Optional[bytes]
     now: int
+
+    @property
+    def repeated(self) -> Optional[int]:
+        """When the app last sent the same again after it was delivered."""
+        others = {each.time for each in self.conflicts}
+        times = [each.time for each in self.exchanges if each.outcome == DELIVERED]
+        again = [
+            each.time
+            for each in self.exchanges
+            if each.attempt == 1 and times and each.time > min(times)
+        ]
+        return max((time for time in again if time not in others), default=None)
 
 
 def read(connection: Connection, delivery: Delivery, now: int) -> Detail:
@@ -49,6 +63,7 @@ def read(connection: Connection, delivery: Delivery, now: int) -> Detail:
         exchanges=deliveries.exchanges(connection, delivery.seq),
         notices=notices.of_delivery(connection, delivery),
         acts=reads.acts(connection, delivery.seq),
+        conflicts=deliveries.conflicts(connection, [delivery.seq]),
         body=deliveries.body(connection, delivery.seq),
         now=now,
     )
@@ -63,19 +78,40 @@ def as_fields(detail: Detail, config: Config, with_body: bool) -> dict[str, obje
         "uri": delivery.uri,
         "content_type": delivery.content_type,
         "forgotten": delivery.forgotten,
+        "digest": delivery.digest,
+        "refusals": delivery.refusals,
+        "refused_since": moment(delivery.refused),
+        "refusal": delivery.refusal,
         "under_way_at": delivery.owner,
         "next": happens(detail, config),
         "body_bytes": None if body is None else len(body),
         "exchanges": [_exchange(each) for each in detail.exchanges],
         "notices": [_notice(each) for each in detail.notices],
         "acts": [{**asdict(each), "time": rfc3339(each.time)} for each in detail.acts],
+        "conflicts": [_conflict(each, with_body) for each in detail.conflicts],
     }
-    if with_body and body is not None:
-        try:
-            result["body"] = body.decode()
-        except UnicodeDecodeError:
-            result["body_b64"] = base64.b64encode(body).decode()
-    return result
+    return {**result, **_body(body, with_body)}
+
+
+def _body(body: Optional[bytes], shown: bool) -> dict[str, object]:
+    if body is None or not shown:
+        return {}
+    try:
+        return {"body": body.decode()}
+    except UnicodeDecodeError:
+        return {"body_b64": base64.b64encode(body).decode()}
+
+
+def _conflict(each: Conflict, with_body: bool) -> dict[str, object]:
+    return {
+        "time": rfc3339(each.time),
+        "digest": each.digest,
+        "delivered": each.delivered,
+        "ticket_id": each.ticket_id,
+        "content_type": each.content_type,
+        "body_bytes": None if each.body is None else len(each.body),
+        **_body(each.body, with_body),
+    }
 
 
 def _exchange(each: Exchange) -> dict[str, object]:
@@ -97,7 +133,10 @@ def happens(detail: Detail, config: Config) -> str:
     """What happens next, and when."""
     delivery = detail.delivery
     if delivery.state == DELIVERED:
-        return "nothing: it was delivered"
+        again = detail.repeated
+        if again is None:
+            return "nothing: it was delivered"
+        return f"nothing: it was delivered; the app sent it again at {_second(again)}"
     if delivery.state in (FAILED, CANCELLED):
         return _ended(detail, config)
 
@@ -169,6 +208,9 @@ def lines(
     ):
         yield f"  {name:<10} {printable(text)}"
 
+    if delivery.refusal is not None:
+        yield f"  {'refused':<10} {printable(refused(delivery))}"
+    yield from _conflict_lines(detail, with_body)
     yield from _exchange_lines(detail.exchanges, width)
     if detail.notices:
         yield "Told"
@@ -181,6 +223,34 @@ def lines(
     if with_body and detail.body is not None:
         yield "Case"
         yield from block(_readable(detail.body), "  ")
+
+
+def refused(delivery: Delivery) -> str:
+    """What nginx said instead of making an attempt, as often as it did."""
+    count = "once" if delivery.refusals == 1 else f"{delivery.refusals} times"
+    since = f"{count} since {_second(delivery.refused)}, no attempt was made: "
+    return f"{since}{delivery.refusal}"
+
+
+def _conflict_lines(detail: Detail, with_body: bool) -> Iterator[str]:
+    if not detail.conflicts:
+        return
+    delivery = detail.delivery
+    own = {DELIVERED: "which was delivered", PENDING: "which is attempted"}
+    yield "Contents under this id: more than one came, which is a conflict"
+    yield f"  {_digest(delivery.digest)} {own.get(delivery.state, 'the last one')}"
+    for each in detail.conflicts:
+        size = "not kept" if each.body is None else f"{len(each.body):,} bytes"
+        fate = "delivered too" if each.delivered else "not delivered"
+        ticket = f", ticket id {each.ticket_id}" if each.ticket_id else ""
+        text = f"{_digest(each.digest)} {fate}{ticket}, {size}, {_second(each.time)}"
+        yield f"  {printable(text)}"
+        if with_body and each.body is not None:
+            yield from block(_readable(each.body), "    | ")
+
+
+def _digest(digest: Optional[str]) -> str:
+    return f"SHA-256 {(digest or NONE)[:16]}"
 
 
 def _body_line(detail: Detail, config: Config, shown: bool) -> str:

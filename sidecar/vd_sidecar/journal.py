@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -35,6 +36,12 @@ _OUTCOMES = (DELIVERED, FAILED, ACCEPTED)
 # What is looked up has an index, and what an index of PostgreSQL takes is bounded.
 
 _LONGEST = 512
+
+# What becomes a header of an attempt, as it stands in a record.
+
+_HOST = re.compile(r"[^\x00-\x20\x7f]{1,8192}")
+_KEPT = re.compile(r"[A-Za-z0-9_-]{0,8192}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 _END_OF_TIME = 253402300800000  # the year 10000
 
@@ -144,14 +151,22 @@ def read_lines(path: str, offset: int, limit: int) -> list[bytes]:
     About ``limit`` bytes, but at least one line if a whole one is there.
     """
     with open(path, "rb", buffering=0) as file:
-        while True:
+        data = os.pread(file.fileno(), limit, offset)
+        end = data.rfind(b"\n")
+        if end >= 0:
+            return data[:end].split(b"\n")
+
+        # a long line is read piece by piece, and no other with it
+
+        pieces = []
+        while len(data) == limit:
+            pieces.append(data)
+            offset += limit
             data = os.pread(file.fileno(), limit, offset)
-            end = data.rfind(b"\n")
+            end = data.find(b"\n")
             if end >= 0:
-                return data[:end].split(b"\n")
-            if len(data) < limit:
-                return []
-            limit *= 4
+                return [b"".join([*pieces, data[:end]])]
+        return []
 
 
 def parse(line: bytes) -> Union[Record, Header, End]:
@@ -228,6 +243,9 @@ def _record(keys: dict[str, Any], crc: int, unsafe: bool) -> Record:
         content_type=_maybe_text(keys["content_type"]),
         body=body,
         crc=crc,
+        host=_matching(_HOST, keys.get("host")),
+        kept=_matching(_KEPT, keys.get("kept")),
+        digest=_digest(keys, body),
     )
 
 
@@ -240,6 +258,26 @@ def _body(keys: dict[str, Any]) -> Optional[bytes]:
         except binascii.Error as error:
             raise ValueError(f"body_b64: {error}") from None
     return None
+
+
+def digest(body: bytes) -> str:
+    """As a record has it."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def _digest(keys: dict[str, Any], body: Optional[bytes]) -> Optional[str]:
+    """What an older nginx did not write is made up for where the body is there."""
+    written = _matching(_DIGEST, keys.get("digest"))
+    return digest(body) if written is None and body is not None else written
+
+
+def _matching(pattern: re.Pattern[str], value: object) -> Optional[str]:
+    if value is None:
+        return None
+    text = _any_text(value)
+    if not pattern.fullmatch(text):
+        raise ValueError(f"{text!r:.40} is not as {pattern.pattern}")
+    return text
 
 
 def milliseconds(time: str) -> int:
@@ -280,6 +318,11 @@ def _uri(value: object) -> str:
     if not uri.startswith("/"):
         raise ValueError(f"the uri {uri!r:.40} does not begin with a slash")
     return uri
+
+
+def short(text: Optional[str]) -> Optional[str]:
+    """A text that has an index, made such as the store can have."""
+    return None if text is None else _cut(str(_storable(text)))
 
 
 def _cut(text: Optional[str]) -> Optional[str]:

@@ -18,6 +18,7 @@ from .model import (
     FAILED,
     MAX_ATTEMPT,
     PENDING,
+    REFUSED,
     Answer,
     Claim,
     Delivery,
@@ -25,6 +26,7 @@ from .model import (
 )
 
 RETRY_AFTER_MAX = 3600.0
+REFUSED_SECONDS = (60.0, 120.0, 300.0, 900.0)  # the last repeats
 JOURNAL_SECONDS = 5.0  # from the end of an attempt until its record was read
 
 
@@ -40,7 +42,7 @@ def wait(failures: int, retry: Retry, spread: float) -> float:
 
 def longest_wait(retry: Retry) -> float:
     """No delivery is due later than this from now, if clocks are right."""
-    longest = max(retry.backoff) * (1.0 + retry.jitter)
+    longest = max(max(retry.backoff), REFUSED_SECONDS[-1]) * (1.0 + retry.jitter)
     return max(longest, RETRY_AFTER_MAX) if retry.honor_retry_after else longest
 
 
@@ -84,6 +86,16 @@ def begin(record: Record, seq: int, now: int) -> Delivery:
         content_type=record.content_type,
         alert=None,
         forgotten=False,
+        digest=record.digest,
+    )
+
+
+def differs(delivery: Delivery, record: Record) -> bool:
+    """Whether ``record`` came under the same id with another content: a conflict."""
+    return (
+        record.digest is not None
+        and delivery.digest is not None
+        and record.digest != delivery.digest
     )
 
 
@@ -100,17 +112,26 @@ def apply(
     """The delivery after ``record``, which the journal of ``edge`` holds.
 
     The same object is returned if nothing changed.  ``seq`` numbers a delivery
-    that was not known before.
+    that was not known before.  Its digest is that of ``record`` from then on if that
+    other content takes its place: what was delivered does, and what the app sends
+    after an end, as long as no attempt of the first may be under way.
     """
     delivery = before or begin(record, seq, now)
+    other = differs(delivery, record)
+
+    if delivery.digest is None and record.digest is not None:
+        if not delivery.forgotten:
+            delivery = delivery._replace(digest=record.digest)
 
     if record.outcome == DELIVERED:
-        return _delivered(delivery, record, now) if before else delivery
+        if before is None or (other and delivery.state == DELIVERED):
+            return delivery
+        return _delivered(delivery, record, now)
 
-    if delivery.state == FAILED and _sent_again(delivery, record):
+    if _sent_again(delivery, record, edge, other):
         return _reopened(delivery, record, retry, now, spread)
 
-    if record.outcome == ACCEPTED:
+    if record.outcome == ACCEPTED or other:
         return delivery
 
     if delivery.owner is not None and not _settles(delivery, record, edge):
@@ -158,6 +179,26 @@ def given_up(delivery: Delivery, reason: str, now: int) -> Delivery:
     return after._replace(state=FAILED, due=None, reason=reason, updated=now)
 
 
+def refused(delivery: Delivery, heard: str, retry: Retry, now: int) -> Delivery:
+    """The delivery when nginx made no attempt, but said ``heard`` instead.
+
+    It waits by itself, longer each time, and uses up no attempt; after
+    ``retry.refused_for`` it is given up.
+    """
+    since = now if delivery.refused is None else min(delivery.refused, now)
+    after = _settled(delivery)._replace(
+        refusals=delivery.refusals + 1, refused=since, refusal=heard
+    )
+    if after.state != PENDING:
+        return after
+    if delivery.refusals and now - since >= retry.refused_for * 1000:
+        return after._replace(
+            state=FAILED, due=None, status=None, reason=REFUSED, updated=now
+        )
+    seconds = REFUSED_SECONDS[min(delivery.refusals, len(REFUSED_SECONDS) - 1)]
+    return after._replace(due=now + round(seconds * 1000))
+
+
 def retried(delivery: Delivery, now: int) -> Delivery:
     """The delivery when an operator wants it attempted now, in a new round.
 
@@ -167,6 +208,8 @@ def retried(delivery: Delivery, now: int) -> Delivery:
     """
     if delivery.state == DELIVERED or delivery.attempts >= MAX_ATTEMPT:
         return delivery
+    if delivery.state != PENDING:
+        delivery = _heard(delivery)
     if delivery.owner is not None:
         return delivery._replace(state=PENDING, base=delivery.attempts)
     return delivery._replace(state=PENDING, base=delivery.attempts, due=now)
@@ -182,7 +225,7 @@ def sent_again(delivery: Delivery, now: int) -> Delivery:
     return retried(delivery._replace(state=PENDING), now)
 
 
-def cancelled(delivery: Delivery) -> Delivery:
+def cancelled(delivery: Delivery, now: int) -> Delivery:
     """The delivery when an operator wants no more attempts.
 
     One that is under way keeps its lease, and may still turn it into a delivered
@@ -191,7 +234,8 @@ def cancelled(delivery: Delivery) -> Delivery:
     if delivery.state == DELIVERED:
         return delivery
     due = delivery.due if delivery.owner is not None else None
-    return delivery._replace(state=CANCELLED, due=due)
+    updated = max(delivery.updated, now)
+    return delivery._replace(state=CANCELLED, due=due, updated=updated)
 
 
 def ended(before: Optional[Delivery], after: Delivery) -> bool:
@@ -210,9 +254,22 @@ def ended(before: Optional[Delivery], after: Delivery) -> bool:
     )
 
 
-def _sent_again(delivery: Delivery, record: Record) -> bool:
-    """Whether the app came back with a case that was given up: it heard 202."""
+def _sent_again(delivery: Delivery, record: Record, edge: str, other: bool) -> bool:
+    """Whether the app came back with a case that had ended: it heard 202.
+
+    Not with another content while an attempt may be under way, which would be taken
+    for its own.
+    """
+    if delivery.state not in (FAILED, CANCELLED):
+        return False
+    if delivery.owner is not None and (other or _settles(delivery, record, edge)):
+        return False
     return record.attempt == 1 and record.time > delivery.updated
+
+
+def _heard(delivery: Delivery) -> Delivery:
+    """The delivery without what nginx refused before it made an attempt."""
+    return delivery._replace(refusals=0, refused=None, refusal=None)
 
 
 def _settles(delivery: Delivery, record: Record, edge: str) -> bool:
@@ -235,7 +292,10 @@ def _delivered(delivery: Delivery, record: Record, now: int) -> Delivery:
     if delivery.state == DELIVERED and (delivery.ticket_id or not record.ticket_id):
         return _counted(delivery, record)
 
-    return _settled(delivery)._replace(
+    if differs(delivery, record):
+        delivery = _replaced(delivery, record)
+
+    return _heard(_settled(delivery))._replace(
         state=DELIVERED,
         due=None,
         attempts=max(delivery.attempts, record.attempt),
@@ -254,27 +314,44 @@ def _reopened(
 
     spent = delivery.attempts >= MAX_ATTEMPT
     base = delivery.base + 1 if spent else delivery.attempts
+    round_ = _heard(_replaced(delivery, record))._replace(
+        state=PENDING, base=base, uri=record.uri
+    )
 
-    if record.outcome == ACCEPTED:
-        return delivery._replace(
-            state=PENDING,
-            base=base,
-            due=min(record.time, now),
-            updated=max(delivery.updated, min(record.time, now)),
-            uri=record.uri,
+    # an attempt that is under way keeps its lease, none is made beside it
+
+    if record.outcome == ACCEPTED or delivery.owner is not None:
+        time = min(record.time, now)
+        return round_._replace(
+            due=time if delivery.owner is None else delivery.due,
+            updated=max(delivery.updated, time),
         )
 
     # the app's own attempt is the first of the new round
 
-    round_ = delivery._replace(state=PENDING, base=base, uri=record.uri)
     again = record._replace(attempt=min(delivery.attempts + 1, MAX_ATTEMPT))
     return _failed(round_, again, retry, now, spread)
+
+
+def _replaced(delivery: Delivery, record: Record) -> Delivery:
+    """The delivery with the content of ``record``, as far as that tells of it.
+
+    What an operator had erased was another: the app sends it anew.
+    """
+    if record.digest is None:
+        return delivery
+    return delivery._replace(
+        case=record.case,
+        content_type=record.content_type,
+        digest=record.digest,
+        forgotten=delivery.forgotten and record.body is None,
+    )
 
 
 def _failed(
     delivery: Delivery, record: Record, retry: Retry, now: int, spread: float
 ) -> Delivery:
-    after = _settled(delivery)._replace(
+    after = _heard(_settled(delivery))._replace(
         attempts=max(delivery.attempts, record.attempt),
         updated=max(delivery.updated, min(record.time, now)),
         status=record.status,

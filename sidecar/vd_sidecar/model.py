@@ -20,6 +20,11 @@ STATES = (DELIVERED, PENDING, FAILED, CANCELLED)
 MAX_ATTEMPT = 1000  # as far as VD-Attempt goes
 ACCEPTED = "accepted"  # an outcome of records only: taken, not attempted yet
 
+# Reasons that are the sidecar's own, in no record.
+
+BODY_MISSING = "body_missing"
+REFUSED = "refused"  # by nginx, for as long as retry.refused_for
+
 
 class Record(NamedTuple):
     """One line of the journal: an attempt, or a case that was only accepted."""
@@ -43,6 +48,9 @@ class Record(NamedTuple):
     content_type: Optional[str]
     body: Optional[bytes]
     crc: int
+    host: Optional[str] = None  # what the app's request was sent to
+    kept: Optional[str] = None  # the value of VD-Kept, opaque
+    digest: Optional[str] = None  # of the body: SHA-256 in hex digits
 
 
 class Delivery(NamedTuple):
@@ -70,6 +78,10 @@ class Delivery(NamedTuple):
     content_type: Optional[str]
     alert: Optional[int]  # the last alert that names it
     forgotten: bool  # an operator had its content erased
+    digest: Optional[str] = None  # of its case, as far as that is known
+    refusals: int = 0  # by nginx, since it last made an attempt
+    refused: Optional[int] = None  # when the first of them came
+    refusal: Optional[str] = None  # the last of them: what was heard, from whom
 
 
 @frozen
@@ -86,7 +98,30 @@ class Claim:
     was_due: int
     until: int
     content_type: Optional[str]
-    body: Optional[bytes]  # None: it is not known here
+    size: Optional[int]  # of its body, in bytes; None: it is not known here
+
+
+@frozen
+class Content:
+    """What an attempt sends, as the app sent it."""
+
+    body: bytes
+    host: Optional[str] = None
+    kept: Optional[str] = None
+
+
+@frozen
+class Conflict:
+    """A content that came under a delivery's id and is not the delivery's."""
+
+    delivery: int
+    digest: str
+    time: int  # when it came first
+    delivered: bool  # whether the receiver has taken it too
+    ticket_id: Optional[str]
+    content_type: Optional[str]
+    body: Optional[bytes]  # None: it was never journaled
+    alert: Optional[int] = None
 
 
 @frozen
@@ -124,7 +159,7 @@ class Alert:
 
     seq: int
     key: str  # a UUID, the same for each try to send it
-    kind: str  # "failed": deliveries given up; "journal": lines set aside
+    kind: str  # "failed", "refused", "conflict": of deliveries; "journal": of lines
     output: str  # "" if it is of the journal
     label: str
     edge: str  # where it was raised

@@ -23,7 +23,7 @@ from . import compose, mail, slack
 from .clock import steady
 from .config import Config, Smtp
 from .mail import MailError
-from .model import FAILED, Alert, Delivery, Reject
+from .model import FAILED, Alert, Content, Delivery, Reject
 from .nginx import Lost, Nginx, NotSent
 from .retry import InWriter
 from .slack import SlackError
@@ -267,8 +267,9 @@ class Notify:
         try:
             answer = await self._nginx.attempt(
                 location,
-                (notice.payload or "").encode(),
+                Content((notice.payload or "").encode()),
                 id=notices.callback_id(notice.key),
+                output=None,
                 attempt=None,
                 content_type="application/json",
                 timeout=self._config.retry.timeout,
@@ -289,10 +290,10 @@ class Notify:
         about: Sequence[Union[Delivery, Reject]]
         with self._store.reading() as connection:
             alert = notices.alert(connection, notice.alert)
-            if alert.kind == "failed":
-                about = notices.alert_deliveries(connection, alert.seq, NAMED)
-            else:
+            if alert.kind == notices.JOURNAL:
                 about = segments.rejects(connection, alert.seq, NAMED)
+            else:
+                about = notices.alert_deliveries(connection, alert.seq, NAMED)
             return alert, about, self._store.now(connection)
 
     def _compose_backup(self, notice: Notice, attach: bool) -> Optional[EmailMessage]:

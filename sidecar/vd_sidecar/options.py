@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from . import values
 from .config import Config, ConfigError, load
 from .findings import me
-from .model import STATES
+from .model import BODY_MISSING, REFUSED, STATES
 from .store import Store, wall_clock
 from .store.reads import Filter
 from .tables import Expected, printable
@@ -33,7 +33,8 @@ REASONS = (
     "protocol",
     "status",
     "internal",
-    "body_missing",
+    BODY_MISSING,
+    REFUSED,
 )
 _CONFIG = "vd_sidecar.config"
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from typing import Awaitable, Callable, Iterable, Optional, Protocol, TypeVar
+from typing import Any, Awaitable, Callable, Coroutine, Iterable, Optional
+from typing import Protocol, TypeVar
 
 import structlog
 from attrs import frozen
@@ -22,9 +23,10 @@ from .batch import Batch
 from .clock import steady
 from .config import Config
 from .ingest import Ingest
-from .model import DELIVERED, FAILED, Answer, Claim, Delivery
+from .model import BODY_MISSING, DELIVERED, FAILED
+from .model import Answer, Claim, Content, Delivery
 from .nginx import Lost, Nginx, NotSent, Refused
-from .store import Store, deliveries
+from .store import Store, deliveries, reason
 
 POLL_SECONDS = 0.25
 AHEAD = 8  # how many times per_output are claimed, so that none waits for the disk
@@ -35,8 +37,7 @@ SOME = 0.25  # the share that other outputs then miss at least, to be served too
 JOURNAL_SECONDS = 2.0  # after that a journaled answer's record is elsewhere
 REST_SECONDS = (1.0, 2.0, 5.0, 10.0)  # while nginx is away
 CORRECT_SECONDS = 60.0
-ALL = ""  # in place of an output
-BODY_MISSING = "body_missing"
+BODIES_BYTES = 32 << 20  # of all attempts under way; a larger one goes alone
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -62,8 +63,9 @@ class _Answered:
     """What is to be settled by its answer, if the journal does not tell before."""
 
     claim: Claim
-    answer: Optional[Answer]  # None: there is nothing to send
+    answer: Optional[Answer]  # None: there was no attempt
     since: float
+    refusal: Optional[str] = None  # None, too: there is nothing to send
 
 
 class Retry:
@@ -88,6 +90,12 @@ class Retry:
         self._begun: Counter[str] = Counter()  # attempts, since then
         self._begun_since = steady()
         self._pace: Counter[str] = Counter()  # attempts within AHEAD_SECONDS
+        self._bytes = 0  # of the bodies of attempts under way
+        self._beginning: list[
+            _Held
+        ] = []  # they have their places, but not their bodies
+        self._looking = False
+        self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._mine: set[int] = set()  # under lease, and not settled yet
         self._answered: dict[int, _Answered] = {}
@@ -95,8 +103,8 @@ class Retry:
         self._returned: list[Claim] = []
 
         self._wake = asyncio.Event()
-        self._failures: Counter[str] = Counter()  # in a row, of outputs and ALL
-        self._rest_until: dict[str, float] = {}
+        self._failures = 0  # in a row, to reach nginx
+        self._rest_until = 0.0
         self._corrected = -CORRECT_SECONDS
         self.answers = 0  # of nginx, to attempts
         self.outcomes: Counter[str] = Counter()  # of attempts, as far as was heard
@@ -137,7 +145,7 @@ class Retry:
 
         began = steady()
         self._take_pace(began)
-        if not self._resting(ALL):
+        if not self._resting():
             for claim in await self._in_writer(self._claim):
                 self._mine.add(claim.seq)
                 self._waiting[claim.output].append(_Held(claim, began))
@@ -150,6 +158,7 @@ class Retry:
 
     async def stop(self, grace: float) -> None:
         """Give back what has not begun; what has may end within ``grace`` seconds."""
+        self._stopping = True
         for queue in self._waiting.values():
             self._returned += [held.claim for held in queue]
             queue.clear()
@@ -165,8 +174,13 @@ class Retry:
         await self._give_back()
 
     def _claim(self) -> list[Claim]:
-        """Claims for the outputs that have room; runs in the writer's thread."""
-        unread = round((steady() - self._ingest.scanned) * 1000)
+        """Claims for the outputs that have room; runs in the writer's thread.
+
+        None before the journal was read once: what is due may be delivered by now.
+        """
+        if self._ingest.scanned is None:
+            return []
+        unread = round(self._ingest.lag * 1000)
 
         with self._store.reading() as connection:
             now = self._store.now(connection)
@@ -217,8 +231,8 @@ class Retry:
                 )
         self._corrected = steady()
 
-    def _resting(self, output: str) -> bool:
-        return steady() < self._rest_until.get(output, 0.0)
+    def _resting(self) -> bool:
+        return steady() < self._rest_until
 
     def _take_pace(self, now: float) -> None:
         if now - self._begun_since >= AHEAD_SECONDS:
@@ -232,41 +246,55 @@ class Retry:
 
     def _room(self, output: str, share: float) -> int:
         """How many more to hold; 0 if less than ``share`` of them are missing."""
-        if self._resting(output):
-            return 0
         most = self._most(output)
         missing = most - len(self._waiting.get(output, ()))
         return missing if missing >= most * share else 0
 
     def _start(self) -> None:
         """Start what waits as far as the limits allow, the idlest output first."""
-        while not self._resting(ALL):
+        while not self._resting() and not self._stopping:
             if self.in_flight >= self._config.retry.concurrency:
                 return
             able = [
                 output
                 for output, queue in self._waiting.items()
                 if queue
-                and not self._resting(output)
                 and self._running[output] < self._config.output(output).retry.per_output
             ]
             if not able:
                 return
             output = min(able, key=self._running.__getitem__)
-            held = self._waiting[output].popleft()
+            queue = self._waiting[output]
+            held = queue[0]
 
             if held.claim.seq not in self._mine:
+                queue.popleft()
                 continue  # it was settled while it waited
 
             if steady() - held.since > self._config.output(output).retry.timeout / 2:
+                queue.popleft()
                 self._returned.append(held.claim)
                 continue
 
+            # what is too large for now has its turn before what is small
+
+            size = held.claim.size or 0
+            if self._bytes and self._bytes + size > BODIES_BYTES:
+                return
+
+            queue.popleft()
+            self._bytes += size
             self._running[output] += 1
             self._begun[output] += 1
-            task = asyncio.create_task(self._attempt(held))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._beginning.append(held)
+            if not self._looking:
+                self._looking = True
+                self._spawn(self._begin())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _free(self, output: str) -> None:
         """An attempt's place is free: there may be another for it."""
@@ -275,39 +303,94 @@ class Retry:
         if self._room(output, LOW):
             self._wake.set()
 
-    async def _attempt(self, held: _Held) -> None:
+    async def _begin(self) -> None:
+        """Begin what has a place, unless it was cancelled, forgotten or lost meanwhile.
+
+        All that came during one look at the store share the next.
+        """
+        try:
+            while self._beginning:
+                several, self._beginning = self._beginning, []
+                claims = [held.claim for held in several]
+                try:
+                    contents = await asyncio.to_thread(self._ready, claims)
+                except Exception as error:  # whatever it is, it costs no place
+                    log.error("cannot look at what is due", error=reason(error))
+                    contents = {}
+                    self._rest_until = steady() + REST_SECONDS[0]
+                for held in several:
+                    if held.claim.seq in contents and not self._stopping:
+                        content = contents.pop(held.claim.seq)  # no second one here
+                        self._spawn(self._attempt(held, content))
+                        del content
+                    else:
+                        self._returned.append(held.claim)
+                        self._end(held.claim)
+        finally:
+            self._looking = False
+
+    def _ready(self, claims: list[Claim]) -> dict[int, Optional[Content]]:
+        with self._store.reading() as connection:
+            return deliveries.ready(connection, claims, self._config.edge)
+
+    def _end(self, claim: Claim, lost: bool = False) -> None:
+        """Free what an attempt has taken, but its place if its end is not known."""
+        self._bytes -= claim.size or 0
+        if lost:
+            self._start()
+        else:
+            self._free(claim.output)
+
+    async def _attempt(self, held: _Held, content: Optional[Content]) -> None:
+        """Make an attempt, and free its place whatever comes of it."""
+        claim = held.claim
+        lost = False
+        try:
+            lost = await self._make(held, content)
+        except Exception as error:
+            log.exception("an attempt went wrong", delivery=claim.id)
+            heard = f"the sidecar itself failed: {type(error).__name__}, see its log"
+            self._answered[claim.seq] = _Answered(claim, None, steady(), heard)
+        finally:
+            self._end(claim, lost)
+
+    async def _make(self, held: _Held, content: Optional[Content]) -> bool:
+        """Have nginx make the attempt; True if the answer was lost."""
         claim = held.claim
         about = log.bind(delivery=claim.id, output=claim.output, attempt=claim.attempt)
 
-        if claim.body is None:
+        if content is None:
             about.error("it cannot be attempted: its body was never journaled")
             self._answered[claim.seq] = _Answered(claim, None, steady())
-            self._free(claim.output)
-            return
+            return False
 
         try:
             answer = await self._nginx.attempt(
                 claim.uri,
-                claim.body,
+                content,
                 id=claim.id,
+                output=claim.output,
                 attempt=claim.attempt,
                 content_type=claim.content_type,
                 case=claim.case,
                 timeout=self._config.output(claim.output).retry.timeout,
             )
+        except Refused as error:
+            self.outcomes["refused"] += 1
+            about.warning("nginx made no attempt", heard=str(error))
+            self._answered[claim.seq] = _Answered(claim, None, steady(), str(error))
         except NotSent as error:
             self.outcomes["not_sent"] += 1
-            place = claim.output if isinstance(error, Refused) else ALL
-            self._rest(place, str(error))
+            self._rest(str(error))
             self._returned.append(claim)
         except Lost as error:
             self.outcomes["lost"] += 1
             about.warning("the answer was lost, the journal will tell", error=error)
             if claim.seq in self._mine:
                 self._lost[claim.seq] = held
-                return
+                return True
         else:
-            del self._failures[ALL], self._failures[claim.output]
+            self._failures = 0
             self.answers += 1
             self.outcomes[DELIVERED if answer.state == DELIVERED else FAILED] += 1
             about.info(
@@ -319,22 +402,20 @@ class Retry:
             )
             if claim.seq in self._mine:
                 self._answered[claim.seq] = _Answered(claim, answer, steady())
-        self._free(claim.output)
+        return False
 
-    def _rest(self, output: str, error: str) -> None:
-        """Make no attempts for a while, of ``output`` or of ALL."""
-        failures = self._failures[output]
-        seconds = REST_SECONDS[min(failures, len(REST_SECONDS) - 1)]
-        if not self._resting(output):
+    def _rest(self, error: str) -> None:
+        """Make no attempts for a while."""
+        seconds = REST_SECONDS[min(self._failures, len(REST_SECONDS) - 1)]
+        if not self._resting():
             log.error(
                 "nginx takes no attempts, resting",
                 nginx=self._config.nginx,
-                output=output or None,
                 error=error,
                 seconds=seconds,
             )
-            self._failures[output] += 1
-        self._rest_until[output] = steady() + seconds
+            self._failures += 1
+        self._rest_until = steady() + seconds
 
     def _end_lost(self) -> None:
         """Free the places of attempts that are over by now, whatever came of them."""
@@ -361,6 +442,7 @@ class Retry:
             return True
         return (
             now - answered.since > JOURNAL_SECONDS
+            and self._ingest.scanned is not None
             and self._ingest.scanned > answered.since + JOURNAL_SECONDS
         )
 
@@ -380,6 +462,11 @@ class Retry:
     ) -> None:
         about = log.bind(delivery=delivery.id, output=delivery.output)
 
+        if answered.refusal is not None:
+            retry = self._config.output(delivery.output).retry
+            after = machine.refused(delivery, answered.refusal, retry, now)
+            batch.change(delivery, after)
+            return
         if answered.answer is None:
             batch.change(delivery, machine.given_up(delivery, BODY_MISSING, now))
             return

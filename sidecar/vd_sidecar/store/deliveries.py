@@ -9,15 +9,29 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import Any, Collection, Iterable, Mapping, Optional, Sequence
 
-from sqlalchemy import and_, bindparam, case, delete, insert, or_, select, update
+from attrs import asdict
+from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select
+from sqlalchemy import update
 from sqlalchemy.engine import Connection, Row
 
-from ..model import MAX_ATTEMPT, PENDING, STATES, Claim, Delivery, Exchange, Record
+from ..model import (
+    MAX_ATTEMPT,
+    PENDING,
+    STATES,
+    Claim,
+    Conflict,
+    Content,
+    Delivery,
+    Exchange,
+    Record,
+)
 from . import schema, search
-from .rows import insert_many, next_number
+from .rows import insert_many, next_number, upsert
 
 Key = tuple[str, str]  # id, output
 RecordKey = tuple[int, int, int]  # delivery, time, crc
+
+SMALL = 65536  # bytes, of bodies that are read together
 
 _deliveries = schema.deliveries
 _exchanges = schema.exchanges
@@ -106,12 +120,22 @@ def add_exchanges(
     )
 
 
-def put_bodies(connection: Connection, bodies: Mapping[int, bytes]) -> None:
-    """The last body of a delivery is the one that is sent."""
+def put_bodies(
+    connection: Connection, contents: Mapping[int, Optional[Content]]
+) -> None:
+    """The last content of a delivery is the one that is sent; None: it is gone."""
     table = schema.bodies
-    if bodies:
-        connection.execute(delete(table).where(table.c.delivery.in_(bodies)))
-        insert_many(connection, table, list(bodies.items()))
+    if contents:
+        connection.execute(delete(table).where(table.c.delivery.in_(contents)))
+        insert_many(
+            connection,
+            table,
+            [
+                (seq, each.body, each.host, each.kept)
+                for seq, each in contents.items()
+                if each is not None
+            ],
+        )
 
 
 def body(connection: Connection, seq: int) -> Optional[bytes]:
@@ -119,6 +143,38 @@ def body(connection: Connection, seq: int) -> Optional[bytes]:
         select(schema.bodies.c.body).where(schema.bodies.c.delivery == seq)
     ).scalar_one_or_none()
     return found
+
+
+def content(connection: Connection, seq: int) -> Optional[Content]:
+    """The whole of what attempts send; None if it is not known."""
+    table = schema.bodies
+    row = connection.execute(
+        select(table.c.body, table.c.host, table.c.kept).where(table.c.delivery == seq)
+    ).one_or_none()
+    return None if row is None else Content(*row)
+
+
+def conflicts(connection: Connection, seqs: Collection[int]) -> list[Conflict]:
+    """Other contents of these deliveries, oldest first."""
+    table = schema.conflicts
+    rows = connection.execute(
+        select(*table.columns)
+        .where(table.c.delivery.in_(seqs))
+        .order_by(table.c.delivery, table.c.time)
+    )
+    return [Conflict(*row) for row in rows]
+
+
+def put_conflicts(
+    connection: Connection, found: Iterable[Conflict], gone: Iterable[tuple[int, str]]
+) -> None:
+    """``gone``: numbers and digests of what is the delivery's own content now."""
+    table = schema.conflicts
+    for seq, digest in gone:
+        connection.execute(
+            delete(table).where(table.c.delivery == seq, table.c.digest == digest)
+        )
+    upsert(connection, table, ["delivery", "digest"], [asdict(each) for each in found])
 
 
 def exchanges(connection: Connection, seq: int) -> list[Exchange]:
@@ -205,7 +261,7 @@ def claim(
             _deliveries.c.fence,
             _deliveries.c.due,
             _deliveries.c.content_type,
-            schema.bodies.c.body,
+            func.length(schema.bodies.c.body).label("size"),
         )
         .select_from(_deliveries.outerjoin(schema.bodies, _joined))
         .where(_claimable(output, now, scanned), _deliveries.c.seq.not_in(exclude))
@@ -225,7 +281,7 @@ def claim(
             was_due=row.due,
             until=until,
             content_type=row.content_type,
-            body=row.body,
+            size=row.size,
         )
         for row in rows
     ]
@@ -244,6 +300,51 @@ def claim(
             )
         )
     return claims
+
+
+def ready(
+    connection: Connection, claims: Sequence[Claim], edge: str
+) -> dict[int, Optional[Content]]:
+    """Of the claims that ``edge`` may still act upon, what is to be sent.
+
+    None where that is not known.  A claim is not there if its delivery was cancelled,
+    forgotten or settled, or went to somebody else meanwhile.
+    """
+    fences = {each.seq: each.fence for each in claims}
+    bodies = schema.bodies.c
+    size = func.length(bodies.body)
+    rows = connection.execute(
+        select(
+            _deliveries.c.seq,
+            _deliveries.c.fence,
+            size.label("size"),
+            case((size <= SMALL, bodies.body)).label("body"),
+            bodies.host,
+            bodies.kept,
+        )
+        .select_from(_deliveries.outerjoin(schema.bodies, _joined))
+        .where(
+            _deliveries.c.seq.in_(fences),
+            _deliveries.c.state == PENDING,
+            _deliveries.c.owner == edge,
+        )
+    )
+    found: dict[int, Optional[Content]] = {}
+    large = []
+    for row in rows:
+        if row.fence != fences[row.seq]:
+            continue
+        if row.size is not None and row.size > SMALL:
+            large.append(row.seq)
+        elif row.size is None:
+            found[row.seq] = None
+        else:
+            found[row.seq] = Content(row.body, row.host, row.kept)
+
+    # one by one, for a driver that has several copies of what it reads
+
+    found.update((seq, content(connection, seq)) for seq in large)
+    return found
 
 
 def give_back(
@@ -318,7 +419,8 @@ def outputs(connection: Connection) -> list[str]:
 
 def erase(connection: Connection, seqs: Collection[int]) -> None:
     """Delete the content of deliveries: bodies, replies and notices."""
-    connection.execute(delete(schema.bodies).where(schema.bodies.c.delivery.in_(seqs)))
+    for table in (schema.bodies, schema.conflicts):
+        connection.execute(delete(table).where(table.c.delivery.in_(seqs)))
     connection.execute(
         update(_exchanges)
         .where(_exchanges.c.delivery.in_(seqs))
@@ -379,6 +481,17 @@ def delete_bodies(connection: Connection, before: int, limit: int) -> int:
             .where(_exchanges.c.delivery.in_(seqs))
             .values(response=None)
         )
+    ended = select(_deliveries.c.seq).where(
+        _deliveries.c.updated < before, _deliveries.c.state != PENDING
+    )
+    connection.execute(
+        update(schema.conflicts)
+        .where(
+            schema.conflicts.c.body.is_not(None),
+            schema.conflicts.c.delivery.in_(ended),
+        )
+        .values(body=None)
+    )
     return len(seqs)
 
 
@@ -399,7 +512,13 @@ def delete_old(connection: Connection, before: int, limit: int) -> int:
         return 0
 
     seqs = [each.seq for each in old]
-    for table in (schema.exchanges, schema.bodies, schema.notices, schema.acts):
+    for table in (
+        schema.exchanges,
+        schema.bodies,
+        schema.conflicts,
+        schema.notices,
+        schema.acts,
+    ):
         connection.execute(delete(table).where(table.c.delivery.in_(seqs)))
     connection.execute(delete(_deliveries).where(_deliveries.c.seq.in_(seqs)))
 

@@ -23,6 +23,13 @@ ALERT_SLACK = "alert-slack"
 BACKUP = "backup"
 CALLBACK = "callback"
 
+# Kinds of alerts.
+
+FAILED = "failed"  # deliveries given up
+REFUSED = "refused"  # deliveries of which nginx made no attempt
+CONFLICT = "conflict"  # deliveries under whose id another content came
+JOURNAL = "journal"  # lines set aside
+
 # What is given up at about the same time is one alert's.
 
 GATHER_MS = 5000
@@ -261,9 +268,14 @@ def alert(connection: Connection, seq: int) -> Alert:
 
 def alert_deliveries(connection: Connection, seq: int, limit: int) -> list[Delivery]:
     """The first ``limit`` deliveries that an alert is about."""
+    conflicts = schema.conflicts
+    of_conflicts = select(conflicts.c.delivery).where(conflicts.c.alert == seq)
     rows = connection.execute(
         select(*schema.deliveries.columns)
-        .where(schema.deliveries.c.alert == seq)
+        .where(
+            (schema.deliveries.c.alert == seq)
+            | schema.deliveries.c.seq.in_(of_conflicts)
+        )
         .order_by(schema.deliveries.c.seq)
         .limit(limit)
     )
@@ -273,6 +285,9 @@ def alert_deliveries(connection: Connection, seq: int, limit: int) -> list[Deliv
 def of_delivery(connection: Connection, delivery: Delivery) -> list[Notice]:
     """What was, or is to be, told of a delivery."""
     condition: Any = _notices.c.delivery == delivery.seq
+    conflicts = schema.conflicts
+    alerts: Any = select(conflicts.c.alert).where(conflicts.c.delivery == delivery.seq)
+    condition = condition | _notices.c.alert.in_(alerts)
     if delivery.alert is not None:
         condition = condition | (_notices.c.alert == delivery.alert)
     rows = connection.execute(

@@ -57,6 +57,10 @@ deliveries = Table(
     Column("content_type", Text),
     Column("alert", _number),
     Column("forgotten", Boolean, nullable=False),
+    Column("digest", Text),
+    Column("refusals", Integer, nullable=False, server_default="0"),
+    Column("refused", BigInteger),
+    Column("refusal", Text),
     Index("deliveries_id", "id", "output", unique=True),
     Index("deliveries_created", "created", "seq"),
     Index("deliveries_case", "case"),
@@ -110,6 +114,13 @@ deliveries = Table(
         sqlite_where=text("ticket_id IS NULL"),
         postgresql_where=text("ticket_id IS NULL"),
     ),
+    Index(
+        "deliveries_refused",
+        "output",
+        "refused",
+        sqlite_where=text("state = 'pending' AND refused IS NOT NULL"),
+        postgresql_where=text("state = 'pending' AND refused IS NOT NULL"),
+    ),
 )
 
 # Every record that was taken; a record is known by its time and checksum.
@@ -132,11 +143,31 @@ exchanges = Table(
     sqlite_with_rowid=False,
 )
 
+# What attempts send, as the app sent it; all of it goes when the body does.
+
 bodies = Table(
     "bodies",
     metadata,
     Column("delivery", _number, primary_key=True, autoincrement=False),
     Column("body", LargeBinary, nullable=False),
+    Column("host", Text),
+    Column("kept", Text),
+)
+
+# Other contents that came under the id of a delivery, or that it had before.
+
+conflicts = Table(
+    "conflicts",
+    metadata,
+    Column("delivery", _number, primary_key=True, autoincrement=False),
+    Column("digest", Text, primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    Column("delivered", Boolean, nullable=False),
+    Column("ticket_id", Text),
+    Column("content_type", Text),
+    Column("body", LargeBinary),
+    Column("alert", _number),
+    Index("conflicts_alert", "alert"),
 )
 
 # How many deliveries of an output are in each state.

@@ -30,6 +30,8 @@ class OutputStats:
     states: dict[str, int]  # deliveries by state
     due: int  # of those pending: to be attempted now, and not under way; MOST at most
     overdue: int  # for how long the oldest of them has been due; 0 if there is none
+    refused: int = 0  # of those pending: nginx makes no attempt of them; MOST at most
+    refused_for: int = 0  # for how long it has refused the oldest of them
 
 
 @frozen
@@ -54,8 +56,16 @@ def read(connection: Connection, now: int) -> Stats:
 
 def _read_outputs(connection: Connection, now: int) -> tuple[OutputStats, ...]:
     return tuple(
-        OutputStats(output, label, dict(zip(STATES, states)), due, _since(first, now))
-        for output, label, *states, due, first in connection.execute(
+        OutputStats(
+            output,
+            label,
+            dict(zip(STATES, states)),
+            due,
+            _since(first, now),
+            refused,
+            _since(since, now),
+        )
+        for output, label, *states, due, first, refused, since in connection.execute(
             _outputs, {"now": now}
         )
     )
@@ -89,12 +99,22 @@ def _query_outputs() -> Any:
     due = due.correlate(_tallies)
     counted = due.limit(MOST).subquery()
 
+    refused: Any = select(_deliveries.c.refused).where(
+        _deliveries.c.output == _tallies.c.output,
+        _deliveries.c.state == PENDING,
+        _deliveries.c.refused.is_not(None),
+    )
+    refused = refused.correlate(_tallies)
+    refusals = refused.limit(MOST).subquery()
+
     return select(
         _tallies.c.output,
         _tallies.c.label,
         *(_tallies.c[state] for state in STATES),
         select(func.count()).select_from(counted).scalar_subquery(),
         due.order_by(_deliveries.c.due).limit(1).scalar_subquery(),
+        select(func.count()).select_from(refusals).scalar_subquery(),
+        refused.order_by(_deliveries.c.refused).limit(1).scalar_subquery(),
     ).order_by(_tallies.c.output)
 
 

@@ -72,6 +72,7 @@ class Health:
             *checks,
             check_store(self._service.ingest.went_back),
             check_retries(stats, self._idle()),
+            check_refusals(stats),
             check_notices(stats, self._service.notify.left),
         ]
 
@@ -150,6 +151,19 @@ def check_retries(stats: Stats, idle: float) -> Check:
     if idle < OVERDUE_SECONDS:
         return Check("retries", WARNING, text + ", but attempts are made", seconds)
     return Check("retries", ERROR, text + ", and no attempts are made", seconds)
+
+
+def check_refusals(stats: Stats) -> Check:
+    """Whether nginx makes the attempts that it is asked for."""
+    worst = max(stats.outputs, key=lambda each: each.refused_for, default=None)
+    if worst is None or not worst.refused:
+        return Check("refusals", OK, "nginx refuses no attempt")
+    seconds = worst.refused_for / 1000
+    text = (
+        f"nginx makes no attempt of {worst.refused} deliveries of output "
+        f"{worst.output}: vd-sidecar show, or the page, has what it says"
+    )
+    return Check("refusals", WARNING, text, seconds)
 
 
 def check_notices(stats: Stats, left: Mapping[str, int] = {}) -> Check:

@@ -107,23 +107,46 @@ _NOTICE = _object(
     }
 )
 _ACT = _object({"time": TIME, "who": TEXT, "act": TEXT})
+_BODY: Mapping[str, Schema] = {
+    "body": {**TEXT, "description": "The case, if it was asked for."},
+    "body_b64": {**TEXT, "description": "The case, if it is not UTF-8."},
+}
+_CONFLICT = _object(
+    {
+        "time": {**TIME, "description": "When it came first."},
+        "digest": TEXT,
+        "delivered": {**FLAG, "description": "Whether the receiver took it too."},
+        "ticket_id": TEXT_OR_NULL,
+        "content_type": TEXT_OR_NULL,
+        "body_bytes": {**NUMBER_OR_NULL, "description": "null: it is not known."},
+    },
+    _BODY,
+)
 _DETAIL = _object(
     {
         **_DELIVERY,
         "uri": TEXT,
         "content_type": TEXT_OR_NULL,
         "forgotten": FLAG,
+        "digest": {**TEXT_OR_NULL, "description": "SHA-256 of the case."},
+        "refusals": {
+            **NUMBER,
+            "description": "By nginx, since it last made an attempt.",
+        },
+        "refused_since": TIME_OR_NULL,
+        "refusal": {**TEXT_OR_NULL, "description": "What was heard, and from whom."},
         "under_way_at": {**TEXT_OR_NULL, "description": "The edge that attempts it."},
         "next": {**TEXT, "description": "What happens next, in words."},
         "body_bytes": {**NUMBER_OR_NULL, "description": "null: it is not known."},
         "exchanges": _list(_EXCHANGE),
         "notices": _list(_NOTICE),
         "acts": _list(_ACT),
+        "conflicts": {
+            **_list(_CONFLICT),
+            "description": "Other contents that came under the same id.",
+        },
     },
-    {
-        "body": {**TEXT, "description": "The case, if it was asked for."},
-        "body_b64": {**TEXT, "description": "The case, if it is not UTF-8."},
-    },
+    _BODY,
 )
 _OUTPUT = _object(
     {

@@ -22,6 +22,7 @@ from ..options import REASONS
 from ..store import reads, wall_clock
 from ..store.lists import COLUMNS
 from ..store.reads import Filter, Place, Sort, Tally
+from ..text import readable
 from . import asked, pages_asked, pages_case
 from .acting import chosen
 from .guard import Refused
@@ -157,6 +158,10 @@ class Pages:
                 detail=known,
                 next=_next(known, viewer, config.output(output).retry.attempts),
                 case=None if known.body is None else pages_case.read(known.body),
+                conflicts=[
+                    (each, None if each.body is None else readable(each.body))
+                    for each in known.conflicts
+                ],
                 neighbours=neighbours[:NEIGHBOURS],
                 curl=_curl(config.web.listen, found[0]),
                 done=self._acts.told(request.query.get("done", ""), viewer),

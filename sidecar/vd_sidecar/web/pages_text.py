@@ -70,6 +70,37 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
     "reason_status": ("status", "Status"),
     "reason_internal": ("failed inside nginx", "Fehler in nginx"),
     "reason_body_missing": ("case missing", "Fall fehlt"),
+    "reason_refused": ("refused by nginx", "von nginx abgewiesen"),
+    "nginx_refused": (
+        (
+            "nginx made no attempt, once since {since}. It said: {heard}",
+            "nginx made no attempt, {count} times since {since}. It said: {heard}",
+        ),
+        (
+            "nginx hat keinen Versuch gemacht, einmal seit {since}. Es sagte: {heard}",
+            "nginx hat keinen Versuch gemacht, {count}-mal seit {since}. Es sagte: "
+            "{heard}",
+        ),
+    ),
+    "conflicts": ("Conflict of contents", "Konflikt der Inhalte"),
+    "conflicts_what": (
+        "The app sent more than one content under this id. Of those here, each says "
+        "whether it was delivered; the content above is {own}.",
+        "Die Anwendung hat unter dieser ID mehr als einen Inhalt geschickt. Von jedem "
+        "hier steht dabei, ob er zugestellt wurde; der Inhalt oben {own}.",
+    ),
+    "conflict_own_delivered": ("the one that was delivered", "wurde zugestellt"),
+    "conflict_own_pending": ("the one that is attempted", "wird versucht"),
+    "conflict_own_failed": ("one that was not delivered", "wurde nicht zugestellt"),
+    "conflict_own_cancelled": ("one that was not delivered", "wurde nicht zugestellt"),
+    "conflict_delivered": ("delivered too", "auch zugestellt"),
+    "conflict_not_delivered": ("not delivered", "nicht zugestellt"),
+    "repeated": (
+        "The app sent the same again at {time}; it was delivered, so nothing is to be "
+        "done.",
+        "Die Anwendung hat dasselbe um {time} noch einmal geschickt; es war zugestellt, "
+        "also ist nichts zu tun.",
+    ),
     # the list
     "search": ("Search", "Suchen"),
     "search_what": (
