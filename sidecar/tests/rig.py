@@ -61,6 +61,7 @@ http {{
     server {{
         listen 127.0.0.1:{port} backlog=512;
         listen "unix:{socket}";
+        server_name 127.0.0.1 localhost;
         vd_secret_file secret;
         vd_journal "{journal}" {parameters};
         location = /status {{ vd_status; }}
@@ -70,12 +71,13 @@ http {{
         }}
 {locations}
     }}
+    {more}
 }}
 """
 LOCATION = """\
         location = /outputs/{id} {{
             vd_pass {url};
-            vd_output {id} "{label}";
+            vd_output {output} "{label}";
             vd_ack {ack};
             vd_timeout {timeout};
             {more}
@@ -99,10 +101,12 @@ class Output(NamedTuple):
     timeout: str = "30s"
     url: Optional[str] = None
     more: str = ""  # any directives
+    output: Optional[str] = None  # to whom it delivers, if not to the output ID
 
     def location(self) -> str:
         url = self.url or f"http://receiver/{self.id}"
-        return LOCATION.format(**{**self._asdict(), "url": url})
+        output = self.output or self.id
+        return LOCATION.format(**{**self._asdict(), "url": url, "output": output})
 
 
 class Nginx:
@@ -143,8 +147,11 @@ class Nginx:
         (self._prefix / "secret").write_text("secret\n")
         self.configure(outputs)
 
-    def configure(self, outputs: Sequence[Union[Output, str]]) -> None:
-        """Takes effect with ``start()`` or ``reload()``; an id is an ``Output(id)``."""
+    def configure(self, outputs: Sequence[Union[Output, str]], more: str = "") -> None:
+        """Takes effect with ``start()`` or ``reload()``; an id is an ``Output(id)``.
+
+        ``more``: any directives beside the ``server{}``.
+        """
         full = [Output(each) if isinstance(each, str) else each for each in outputs]
         text = CONFIGURATION.format(
             user=f"user {WORKERS};\n" if os.geteuid() == 0 else "",
@@ -156,6 +163,7 @@ class Nginx:
             journal=self.journal,
             parameters=self._parameters,
             locations="\n".join(output.location() for output in full),
+            more=more,
         )
         (self._prefix / "nginx.conf").write_text(text)
 

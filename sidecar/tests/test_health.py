@@ -46,7 +46,7 @@ def levels(answer: Answer) -> dict[str, str]:
     return {name: check["status"] for name, check in answer.json["checks"].items()}
 
 
-WELL = dict.fromkeys(("journal", "store", "retries", "notices"), "ok")
+WELL = dict.fromkeys(("journal", "store", "retries", "refusals", "notices"), "ok")
 
 
 @pytest.mark.parametrize(

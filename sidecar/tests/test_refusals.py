@@ -6,10 +6,13 @@ With a real nginx whose locations are not, or no longer, what a record says.
 
 from __future__ import annotations
 
+import http.client
 import json
-from typing import Any
+from typing import Any, Mapping
 
-from conftest import StartEdge
+import pytest
+
+from conftest import StartEdge, StartNginx
 from edge import ATTEMPT, Edge
 from journal_writer import Segment, failed
 from processes import wait_for
@@ -55,7 +58,12 @@ def become(edge: Edge, *outputs: Output) -> None:
 
 def heard(edge: Edge, id: str, refusals: int = 1) -> Delivery:
     """Once nginx refused it so often."""
-    wait_for(lambda: edge.view.get(id).refusals >= refusals, f"a refusal of {id}")
+
+    def refused() -> bool:
+        found = edge.view.find(id)
+        return found is not None and found.refusals >= refusals
+
+    wait_for(refused, f"a refusal of {id}")
     return edge.view.get(id)
 
 
@@ -69,10 +77,10 @@ def test_whatever_a_location_has_become_is_no_outcome(
     """Each waits by itself, and is attempted once its location is one again."""
     outputs = [Output(id, timeout=ATTEMPT) for id in BECOME]
     edge = start_edge(*outputs, retry={"backoff": ["1s"], "attempts": 2})
+    edge.sidecar.pause()
     for id in BECOME:
         receiver.script(503, id=id)
         assert edge.nginx.post(id, key=id, case=f"C-{id}").status == 202
-    edge.sidecar.pause()
     become(edge, *(each._replace(more=BECOME[each.id][0]) for each in outputs[1:]))
     edge.sidecar.resume()
 
@@ -136,9 +144,8 @@ def test_what_is_refused_for_long_is_given_up(
 ) -> None:
     """With a cause that says what was heard, and from whom."""
     edge = start_edge("28", retry={"backoff": ["1s"], "refused_for": "1ms"})
-    edge.fail("28", "homeless")
-    edge.view.wait_attempts("homeless", 1)
     edge.sidecar.pause()
+    edge.fail("28", "homeless")
     become(edge, Output("30"))
     edge.sidecar.resume()
     heard(edge, "homeless")
@@ -153,3 +160,134 @@ def test_what_is_refused_for_long_is_given_up(
     edge.sidecar.cli_json("retry", "homeless")
     assert edge.view.wait("delivered", "homeless").refusal is None
     assert receiver.stats().requests == 2
+
+
+# ---- another's location ----
+
+STRANGER = """
+    server {{
+        listen 127.0.0.1:{port} default_server;
+        listen "unix:{socket}" default_server;
+        server_name stranger.example.com;
+        vd_secret_file secret;
+        vd_journal "{journal}";
+        location / {{
+            vd_pass http://receiver/stranger;
+            vd_output 28 "Security Incident";
+        }}
+    }}
+"""
+
+
+def test_a_retry_reaches_the_server_that_the_first_attempt_came_to(
+    start_edge: StartEdge, receiver: Receiver
+) -> None:
+    """Also if another is the default of its port, with an output of the same id."""
+    edge = start_edge("28", Output("29", ack="journal"), retry={"backoff": ["50ms"]})
+    nginx = edge.nginx
+    stranger = STRANGER.format(
+        port=nginx.port, socket=nginx.socket, journal=nginx.journal
+    )
+    nginx.configure(["28", Output("29", ack="journal")], stranger)
+    nginx.reload()
+    edge.fail("28", "mine", 500)
+    edge.accept("29", "mine-too")
+    edge.view.wait("delivered", "mine", "mine-too")
+    assert {each.output for each in receiver.requests()} == {"28", "29"}
+    assert len(receiver.requests(id="mine")) == 3
+
+
+def test_a_location_that_delivers_to_another_by_now(
+    start_edge: StartEdge, receiver: Receiver
+) -> None:
+    """Its receiver never gets what was meant for the first one."""
+    edge = start_edge("28", retry={"backoff": ["1s"]})
+    edge.sidecar.pause()
+    edge.fail("28", "mine")
+    become(edge, Output("28", url="http://receiver/29", output="29"))
+    edge.sidecar.resume()
+    one = heard(edge, "mine")
+    assert "answered 409 Conflict" in str(one.refusal), one.refusal
+    assert (one.state, one.attempts) == ("pending", 1)
+    assert receiver.requests("29") == []
+    become(edge, Output("28"))
+    edge.sidecar.cli_json("retry", "mine")
+    edge.view.wait("delivered", "mine")
+    assert receiver.requests("29") == []
+
+
+def test_another_nginx_is_never_the_outcome(
+    start_edge: StartEdge, receiver: Receiver, start_nginx: StartNginx
+) -> None:
+    """One that answers cheerfully, for other ids, and for other outputs."""
+    said = json.dumps(OTHER)
+    other = start_nginx(
+        Output("28", more=f"return 200 '{said}';"), Output("29", output="30")
+    )
+    edge = start_edge("28", "29", nginx=other.url, retry={"backoff": ["50ms"]})
+    edge.fail("28", "mine")
+    edge.fail("29", "mine-too")
+    assert "'id' is \"another\"" in str(heard(edge, "mine").refusal)
+    assert "answered 409 Conflict" in str(heard(edge, "mine-too").refusal)
+    assert other.url in str(edge.view.get("mine").refusal)
+    assert {each.state for each in edge.view.all()} == {"pending"}
+    assert receiver.stats().requests == 2
+
+
+# ---- the first one again ----
+
+VALUES = """
+    vd_set_header X-Tenant $http_x_tenant;
+    vd_set_header Authorization "Bearer $http_x_token";
+    vd_set_header X-Empty $http_x_empty;
+    vd_set_header X-Long $http_x_long;
+    vd_set_header Content-Encoding $http_x_coding;
+    vd_set_header X-Case $vd_case;
+    vd_set_header X-Where $host;
+"""
+SENT = {
+    "X-Case-Id": "Fall \u00fc\t" + "9" * 600,
+    "X-Tenant": "acme \u6771\u4eac",
+    "X-Token": "s3cret",
+    "X-Long": "x" * 2000,
+    "X-Coding": "identity",
+    "Host": "vd.example.com:8443",
+}
+NEW = ("webhook-timestamp", "webhook-signature")  # with each attempt
+
+
+@pytest.mark.parametrize("ack", ["delivery", "journal"])
+def test_every_attempt_sends_what_the_first_did(
+    start_edge: StartEdge, receiver: Receiver, ack: str
+) -> None:
+    edge = start_edge(
+        Output("28", ack=ack, timeout=ATTEMPT, more=VALUES), retry={"backoff": ["50ms"]}
+    )
+    receiver.script(503, 500, id="same")
+    assert post(edge, "same", SENT) == 202
+    edge.view.wait("delivered", "same")
+    requests = receiver.requests(id="same")
+    assert len(requests) == 3
+    first, *others = (
+        {key: value for key, value in each.headers.items() if key not in NEW}
+        for each in requests
+    )
+    assert first["x-tenant"].encode("latin-1").decode() == SENT["X-Tenant"]
+    assert first["authorization"] == "Bearer s3cret"
+    assert first["x-long"] == SENT["X-Long"]
+    assert first["x-where"] == "vd.example.com"
+    assert first["x-case"].encode("latin-1").decode() == SENT["X-Case-Id"]
+    assert others == [first, first]
+
+
+def post(edge: Edge, id: str, headers: Mapping[str, str]) -> int:
+    sent = {"Idempotency-Key": id, "Content-Type": "application/json", **headers}
+    connection = http.client.HTTPConnection("127.0.0.1", edge.nginx.port, timeout=60)
+    try:
+        connection.putrequest("POST", "/outputs/28", skip_host=True)
+        for key, value in {**sent, "Content-Length": "2"}.items():
+            connection.putheader(key, value.encode())
+        connection.endheaders(b"{}")
+        return connection.getresponse().status
+    finally:
+        connection.close()

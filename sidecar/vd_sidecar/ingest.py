@@ -101,8 +101,7 @@ class Ingest:
         self.unreadable: dict[str, str] = {}  # paths of segments, and why
         self.undeletable: dict[str, str] = {}
         self._swept = 0.0
-        self._made = steady()
-        self.scanned: Optional[float] = None  # a look began that left nothing unread
+        self.scanned = steady()  # when a look began that left nothing unread
         self.unread = 0  # bytes
         self.segments = 0  # files in the directory
         self.records = 0
@@ -128,11 +127,6 @@ class Ingest:
             and self._is_ours(left)
             and not any(since < each <= now for each in left.behind)
         )
-
-    @property
-    def lag(self) -> float:
-        """Seconds since all of the journal was known."""
-        return steady() - (self._made if self.scanned is None else self.scanned)
 
     def step(self) -> Progress:
         """Take what the journal holds, up to a limit.

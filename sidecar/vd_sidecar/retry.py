@@ -174,13 +174,8 @@ class Retry:
         await self._give_back()
 
     def _claim(self) -> list[Claim]:
-        """Claims for the outputs that have room; runs in the writer's thread.
-
-        None before the journal was read once: what is due may be delivered by now.
-        """
-        if self._ingest.scanned is None:
-            return []
-        unread = round(self._ingest.lag * 1000)
+        """Claims for the outputs that have room; runs in the writer's thread."""
+        unread = round((steady() - self._ingest.scanned) * 1000)
 
         with self._store.reading() as connection:
             now = self._store.now(connection)
@@ -442,7 +437,6 @@ class Retry:
             return True
         return (
             now - answered.since > JOURNAL_SECONDS
-            and self._ingest.scanned is not None
             and self._ingest.scanned > answered.since + JOURNAL_SECONDS
         )
 

@@ -310,12 +310,14 @@ def ready(
     None where that is not known.  A claim is not there if its delivery was cancelled,
     forgotten or settled, or went to somebody else meanwhile.
     """
-    fences = {each.seq: each.fence for each in claims}
+    said = {each.seq: (each.id, each.output, each.fence) for each in claims}
     bodies = schema.bodies.c
     size = func.length(bodies.body)
     rows = connection.execute(
         select(
             _deliveries.c.seq,
+            _deliveries.c.id,
+            _deliveries.c.output,
             _deliveries.c.fence,
             size.label("size"),
             case((size <= SMALL, bodies.body)).label("body"),
@@ -324,7 +326,7 @@ def ready(
         )
         .select_from(_deliveries.outerjoin(schema.bodies, _joined))
         .where(
-            _deliveries.c.seq.in_(fences),
+            _deliveries.c.seq.in_(said),
             _deliveries.c.state == PENDING,
             _deliveries.c.owner == edge,
         )
@@ -332,7 +334,7 @@ def ready(
     found: dict[int, Optional[Content]] = {}
     large = []
     for row in rows:
-        if row.fence != fences[row.seq]:
+        if (row.id, row.output, row.fence) != said[row.seq]:
             continue
         if row.size is not None and row.size > SMALL:
             large.append(row.seq)

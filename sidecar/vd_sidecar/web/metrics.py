@@ -81,7 +81,7 @@ class _Families(Collector):
     def _journal(self) -> Iterator[Metric]:
         ingest = self._service.ingest
         now = time.time()
-        lag = ingest.lag
+        lag = steady() - ingest.scanned
         if ingest.oldest is not None:
             lag = max(lag, now - ingest.oldest)
 

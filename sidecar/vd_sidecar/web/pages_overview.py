@@ -129,7 +129,7 @@ class OverviewPage:
     def _lag(self) -> float:
         """Seconds; all records that are older are in the store."""
         ingest = self._service.ingest
-        lag = ingest.lag
+        lag = steady() - ingest.scanned
         if ingest.oldest is not None:
             lag = max(lag, time.time() - ingest.oldest)
         return max(lag, 0.0)
