@@ -91,7 +91,7 @@ def test_nothing_is_claimed_before_the_backlog_is_read(
         segment.write(delivered("known", attempt=2))
         due = edge.view.get("known").due
         assert due is not None
-        wait_for(lambda: now() > due, "it to be due")
+        wait_for(lambda: now() > (due or 0), "it to be due")
         edge.sidecar.start()
         edge.view.wait("delivered", "known")
         assert edge.nginx.post("28", key="after").status == 200

@@ -140,8 +140,8 @@ def test_after_an_end_the_other_takes_its_place(
     store: Store, config: Config, end: str, outcome: str
 ) -> None:
     """The app heard 202: it is attempted, in a round of its own."""
-    ended(store, config, end)
-    later = {"time": LATER + 2 * MINUTE, "case": "C-B", "content_type": "text/b"}
+    time = ended(store, config, end)
+    later = {"time": time, "case": "C-B", "content_type": "text/b"}
     take(store, config, [sent(B, outcome, kept="Qg", host="b", **later)])
     found, _, (other,) = contents(store)
     assert (found.state, found.digest) == ("pending", digest(B))
@@ -162,11 +162,11 @@ def test_not_as_long_as_the_first_may_be_on_the_wire(
     take(store, config, [sent(A)])
     claimed(store, config)
     act(store, config, acts.CANCEL)
-    take(store, config, [sent(B, time=LATER + 2 * MINUTE)])
+    take(store, config, [sent(B, time=one(store, "id").updated + 1)])
     found, body, (other,) = contents(store)
     assert (found.state, found.digest, body) == ("cancelled", digest(A), A)
     assert (other.digest, other.body) == (digest(B), B)
-    take(store, config, [delivered("id", attempt=2, time=LATER + 3 * MINUTE)])
+    take(store, config, [delivered("id", attempt=2, time=found.updated + 2)])
     assert contents(store)[0].digest == digest(A)
 
 
@@ -231,9 +231,9 @@ def test_the_same_after_it_was_delivered(
 def test_the_same_after_an_end_begins_anew(
     store: Store, config: Config, end: str, outcome: str
 ) -> None:
-    ended(store, config, end)
+    time = ended(store, config, end)
     before = one(store, "id")
-    take(store, config, [sent(A, outcome, time=LATER + 2 * MINUTE)])
+    take(store, config, [sent(A, outcome, time=time)])
     found, body, others = contents(store)
     assert (found.state, body, others) == ("pending", A, [])
     assert found.base == before.attempts
@@ -254,7 +254,7 @@ def test_what_was_forgotten_may_be_sent_anew(store: Store, config: Config) -> No
     act(store, config, acts.FORGET)
     found, body, others = contents(store)
     assert (found.digest, body, others) == (None, None, [])
-    take(store, config, [sent(C, time=LATER + 2 * MINUTE)])
+    take(store, config, [sent(C, time=found.updated + 1)])
     found, body, others = contents(store)
     assert (found.state, found.forgotten, body) == ("pending", False, C)
     assert others == [] and alerts(store) == 1  # of before
@@ -357,11 +357,13 @@ def act(store: Store, config: Config, what: acts.Act) -> None:
     acts.perform(store, config, what, [one(store, "id").seq], "somebody")
 
 
-def ended(store: Store, config: Config, end: str) -> None:
-    """A delivery of A that was given up or cancelled, by a clock that is LATER."""
+def ended(store: Store, config: Config, end: str) -> int:
+    """A delivery of A that was given up or cancelled; a time after that."""
     take(store, config, [sent(A)])
     if end == "failed":
         take(store, config, given_up("id", time=NOON + 1)[1:])
     else:
         act(store, config, acts.CANCEL)
-    assert one(store, "id").state == end
+    found = one(store, "id")
+    assert found.state == end
+    return found.updated + 1

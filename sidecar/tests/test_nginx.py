@@ -77,7 +77,12 @@ def attempt(
         server = await asyncio.start_server(stranger.serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         nginx = Nginx(f"http://127.0.0.1:{port}/")
-        values = {"id": "a", "output": "28", "attempt": 2, "content_type": "text/x"}
+        values: dict[str, Any] = {
+            "id": "a",
+            "output": "28",
+            "attempt": 2,
+            "content_type": "text/x",
+        }
         values |= {"timeout": 30.0, **given}
         try:
             return await nginx.attempt("/outputs/28", content, **values)
@@ -326,7 +331,9 @@ def test_an_answer_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_cannot_be_sent_is_no_attempt() -> None:
     stranger = Stranger(said(GOOD))
-    for given in ({"content_type": "a\r\nVD-Attempt: 7"}, {"id": "a\r\nb"}):
+    wrong: tuple[dict[str, Any], ...]
+    wrong = ({"content_type": "a\r\nVD-Attempt: 7"}, {"id": "a\r\nb"})
+    for given in wrong:
         with pytest.raises(Refused) as caught:
             attempt(stranger, **given)
         assert "no request can be made" in str(caught.value)

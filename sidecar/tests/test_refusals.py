@@ -286,7 +286,7 @@ def post(edge: Edge, id: str, headers: Mapping[str, str]) -> int:
     try:
         connection.putrequest("POST", "/outputs/28", skip_host=True)
         for key, value in {**sent, "Content-Length": "2"}.items():
-            connection.putheader(key, value.encode())
+            connection.putheader(key, value.encode())  # type: ignore[arg-type]
         connection.endheaders(b"{}")
         return connection.getresponse().status
     finally:

@@ -64,7 +64,10 @@ CRASHES = (None,) * 10 + tuple(range(10))
 ACTS = (acts.RETRY, acts.RETRY, acts.CANCEL, acts.FORGET)
 ANY = tuple(range(12))
 CONTENTS = (b"{}", b"[]", b"0")
-CONTENT_OF = {None: b"", **{digest(each): each for each in CONTENTS}}
+CONTENT_OF: Mapping[Optional[str], bytes] = {
+    None: b"",
+    **{digest(each): each for each in CONTENTS},
+}
 
 Choices = Mapping[str, Sequence[Any]]
 WRITE: Choices = {"crash": CRASHES}

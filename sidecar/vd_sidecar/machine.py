@@ -128,7 +128,7 @@ def apply(
             return delivery
         return _delivered(delivery, record, now)
 
-    if _sent_again(delivery, record, edge, other):
+    if _came_back(delivery, record, edge, other):
         return _reopened(delivery, record, retry, now, spread)
 
     if record.outcome == ACCEPTED or other:
@@ -254,7 +254,7 @@ def ended(before: Optional[Delivery], after: Delivery) -> bool:
     )
 
 
-def _sent_again(delivery: Delivery, record: Record, edge: str, other: bool) -> bool:
+def _came_back(delivery: Delivery, record: Record, edge: str, other: bool) -> bool:
     """Whether the app came back with a case that had ended: it heard 202.
 
     Not with another content while an attempt may be under way, which would be taken
