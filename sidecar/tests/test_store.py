@@ -491,11 +491,12 @@ def test_what_is_to_be_sent_is_read_when_it_is(store: Store) -> None:
         put(connection, *(record(id) for id in ("cancelled", "elsewhere", "older")))
         mine = claims(connection, NOW)
         by_id = {each.id: each for each in mine}
-        for id, change in (
-            ("cancelled", {"state": "cancelled"}),
-            ("elsewhere", {"owner": "B"}),
-            ("older", {"fence": 2}),
-        ):
+        changes: dict[str, dict[str, Any]] = {
+            "cancelled": {"state": "cancelled"},
+            "elsewhere": {"owner": "B"},
+            "older": {"fence": 2},
+        }
+        for id, change in changes.items():
             one = get(connection, by_id[id].seq)
             deliveries.save(connection, [one._replace(**change)])
     with store.reading() as connection:
