@@ -560,6 +560,7 @@ def test_export(run: Cli, store: Store, config: Config) -> None:
     nothing = run.program("export", "--state", "cancelled")
     assert nothing == Ran(0, ",".join(NAMES) + "\r\n", "")
     assert run("export", "--csv", "--json").status == 2
+    assert run("export", "--bom", "--json").status == 2
 
 
 def test_export_into_a_file(run: Cli, directory: Path) -> None:
@@ -787,3 +788,14 @@ def test_run_tells_what_is_in_its_way(
     assert told.startswith(f"cannot run: the journal {config.journal}: No such file")
     assert "install -d -o www-data -g " in told and "vd-sidecar check" in told
     assert sys.executable
+
+
+def test_a_spreadsheet_is_told_that_it_is_utf_8(
+    run: Cli, store: Store, config: Config, directory: Path
+) -> None:
+    take(store, config, [record("umlaut", case="Störung")])
+    path = directory / "x.csv"
+    for words, begins in ((["--bom"], b"\xef\xbb\xbfid,output"), ([], b"id,output")):
+        assert run("export", *words, "--output-file", str(path)).status == 0
+        assert path.read_bytes().startswith(begins)
+        assert "Störung".encode() in path.read_bytes()

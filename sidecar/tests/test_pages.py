@@ -594,6 +594,57 @@ def test_times_are_in_the_viewer_s_zone(store: Store, config: Config) -> None:
     run(store, config, test)
 
 
+def test_the_hour_that_comes_twice(store: Store, config: Config) -> None:
+    """When clocks are set back: each of the two is shown, and can be filtered."""
+    first = 1_698_539_400_000  # 2023-10-29T00:30:00Z, 02:30 +02:00 in Berlin
+    hour = 3_600_000
+    times = {"before": first - hour, "one": first, "two": first + hour}
+    times["after"] = first + 2 * hour
+    take(store, config, [record(id, time=time) for id, time in times.items()])
+
+    async def test(site: Site) -> None:
+        site.session.cookie_jar.update_cookies({"tz": "Europe%2FBerlin"})
+        _, text = await site.get("/deliveries")
+        shown = re.findall(r"<time[^>]*>(.*?)</time>", text)
+        assert [each[11:] for each in shown] == [
+            "03:30:00",
+            "02:30:00 +01:00",
+            "02:30:00 +02:00",
+            "01:30:00",
+        ]
+
+        async def filtered(form: str) -> tuple[str, str]:
+            answer = await site.ask("GET", f"/deliveries?{form}", {})
+            where = answer.headers["Location"]
+            return where, (await site.get(where))[1]
+
+        where, text = await filtered("from=2023-10-29T02:00&to=2023-10-29T02:59")
+        assert rows(text) == ["two", "one"], "all of it, if nothing else is said"
+        links = re.findall(r'twice; this is (.*?)\. .*?<a href="(.*?)">(.*?)<', text)
+        assert [(this, other) for this, _, other in links] == [
+            ("2023-10-29 02:00 +02:00", "2023-10-29 02:00 +01:00"),
+            ("2023-10-29 02:59 +01:00", "2023-10-29 02:59 +02:00"),
+        ]
+        _, second = await site.get(html.unescape(links[0][1]))
+        assert rows(second) == ["two"]
+        until = html.unescape(links[1][1])
+        _, only_first = await site.get(until)
+        assert rows(only_first) == ["one"]
+
+        # what is chosen stays, whatever else the form then says
+
+        given = hidden(only_first.partition("</form>")[0])
+        given += [("since", parse_qsl(urlsplit(until).query)[0][1])]
+        given += [("to", "2023-10-29T02:59"), ("output", "28")]
+        where, text = await filtered(urlencode(given))
+        assert rows(text) == ["one"] and "output=28" in where
+        given[-2] = ("to", "")
+        where, text = await filtered(urlencode(given))
+        assert "until" not in where and rows(text) == ["after", "two", "one"]
+
+    run(store, config, test)
+
+
 def test_the_csv_is_what_is_filtered_and_no_formula(
     store: Store, config: Config
 ) -> None:
@@ -603,7 +654,8 @@ def test_the_csv_is_what_is_filtered_and_no_formula(
     async def test(site: Site) -> None:
         status, text = await site.get("/deliveries.csv?state=delivered")
         assert status == 200
-        read = list(csv.DictReader(io.StringIO(text)))
+        assert text[0] == "\ufeff", "a spreadsheet is told that it is UTF-8"
+        read = list(csv.DictReader(io.StringIO(text[1:])))
         assert {row["id"] for row in read} == {"done", "bare", "evil"}
         (evil,) = [row for row in read if row["id"] == "evil"]
         assert (evil["case"], evil["ticket_id"]) == ("'=HYPERLINK(1)", "'@x")

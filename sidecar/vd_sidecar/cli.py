@@ -393,6 +393,7 @@ def forget(
 @main.command()
 @click.option("--csv", "as_csv", is_flag=True, help="CSV; this is what it does anyway.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, an object a line.")
+@click.option("--bom", is_flag=True, help="With a BOM: Excel then reads its umlauts.")
 @filter_options
 @click.option(
     "--output-file",
@@ -401,7 +402,11 @@ def forget(
 )
 @config_option
 def export(
-    as_csv: bool, as_json: bool, output_file: Optional[str], **options: Any
+    as_csv: bool,
+    as_json: bool,
+    bom: bool,
+    output_file: Optional[str],
+    **options: Any,
 ) -> None:
     """Write all deliveries that meet the conditions, the newest first.
 
@@ -416,11 +421,13 @@ def export(
     """
     if as_csv and as_json:
         raise click.UsageError("Give either --csv or --json.")
+    if as_json and bom:
+        raise click.UsageError("--bom is for CSV.")
     config = configuration()
     filter = filter_of(options)
     with opened(config) as store:
         note_unknown(store, filter)
-        exports.write(store, filter, output_file, as_json)
+        exports.write(store, filter, output_file, as_json, bom)
 
 
 def _width() -> Optional[int]:

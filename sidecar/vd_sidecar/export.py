@@ -25,10 +25,17 @@ if TYPE_CHECKING:
 Advance = Callable[[int], None]
 
 
-def write(store: Store, filter: Filter, path: Optional[str], as_json: bool) -> None:
-    """Write what ``filter`` means to the file ``path``, or the standard output."""
+def write(
+    store: Store, filter: Filter, path: Optional[str], as_json: bool, bom: bool = False
+) -> None:
+    """Write what ``filter`` means to the file ``path``, or the standard output.
+
+    ``bom``: a mark in front by which Excel knows that CSV is in UTF-8.
+    """
     apart = sys.stderr.isatty() and not sys.stdout.isatty()
     with _destination(path) as file, progress(store, filter, apart) as advance:
+        if bom:
+            file.write(render.BOM)
         put = _json_writer(file) if as_json else _csv_writer(file)
         for found in reads.chunks(store, filter):
             for each in found:

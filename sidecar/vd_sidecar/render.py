@@ -35,6 +35,7 @@ FIELDS = (
     "ticket_id",
     "ticket_error",
 )
+BOM = "\ufeff"
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 NONE = "-"
 GAP = "  "

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import detail, render
+from ..batch import rfc3339
 from ..detail import Detail
 from ..model import DELIVERED, PENDING, Delivery
 from ..options import REASONS
@@ -135,6 +136,7 @@ class Pages:
                 orders=pages_asked.ORDERS,
                 states=_states(view, listed.tallies),
                 token=None,
+                twice=_twice(view, viewer),
             )
 
         return html(await self._reads(read))
@@ -207,7 +209,7 @@ class Pages:
 
         found = await self._reads(read)
         await response.prepare(request)
-        await response.write(_csv([render.FIELDS]))
+        await response.write(render.BOM.encode() + _csv([render.FIELDS]))
         while found:
             rows = [
                 [render.cell(value) for value in render.fields(each).values()]
@@ -260,6 +262,18 @@ def _turned(
     if place is None:
         return None
     return address("/deliveries", conditions, [(name, asked.as_cursor(place))])
+
+
+def _twice(view: View, viewer: Viewer) -> list[tuple[str, str, str]]:
+    """Of the times that come twice: each, the other one, and that one's address."""
+    found = []
+    for name, time in (("since", view.filter.since), ("until", view.filter.until)):
+        twice = viewer.twice(time)
+        if twice is not None:
+            pairs = (*view.without(name), (name, rfc3339(twice[2])))
+            url = address("/deliveries", pairs, view.order)
+            found.append((*twice[:2], url))
+    return found
 
 
 def _states(view: View, tallies: list[Tally]) -> list[tuple[str, str, bool, int]]:

@@ -60,21 +60,35 @@ def tidy(given: MultiMapping[str], viewer: Viewer) -> Optional[Pairs]:
     with times that mean the same to everybody.  None if it is in order."""
     pairs: list[tuple[str, str]] = []
     for name, value in given.items():
-        if name in _TIMES and value:
-            # an exact time wins over "the last 24 hours"
+        if name in _TIMES:
+            # an exact time wins over "the last 24 hours", and over what is exactly it
 
-            pairs = [pair for pair in pairs if pair[0] != _TIMES[name]]
-            pairs.append((_TIMES[name], rfc3339(_local(name, value, viewer))))
+            known = dict(pairs).get(_TIMES[name])
+            if known is not None and name == "to" and _shown(known, viewer) == value:
+                continue
+            if value or name == "to":
+                pairs = [pair for pair in pairs if pair[0] != _TIMES[name]]
+            if value:
+                pairs.append((_TIMES[name], rfc3339(_local(name, value, viewer))))
         elif value.strip() and (name, value) != ("sort", asked.as_sort(NEWEST)):
             pairs.append((name, value.strip() if name == "search" else value))
     return None if pairs == list(given.items()) else tuple(pairs)
 
 
+def _shown(value: str, viewer: Viewer) -> str:
+    """A time of an address, as the form's field has it."""
+    try:
+        return viewer.field(asked.filter_of({"until": value}).until)
+    except Refused:
+        return ""
+
+
 def _local(name: str, value: str, viewer: Viewer) -> int:
+    """Of an hour that comes twice, all of it: from the first to the second one."""
     try:
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=viewer.zone)
+            moment = moment.replace(tzinfo=viewer.zone, fold=int(name == "to"))
         return round(moment.astimezone(timezone.utc).timestamp() * 1000)
     except (ValueError, OverflowError):
         raise Refused(f'"{name}" is no time') from None

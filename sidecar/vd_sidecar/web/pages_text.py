@@ -127,6 +127,10 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
     "last_7d": ("Last 7 days", "Letzte 7 Tage"),
     "last_30d": ("Last 30 days", "Letzte 30 Tage"),
     "since_this": ("since {time}", "seit {time}"),
+    "time_twice": (
+        "That day has the hour twice; this is {time}. The other one:",
+        "Diese Stunde gibt es an dem Tag zweimal; gemeint ist {time}. Die andere:",
+    ),
     "from": ("From", "Von"),
     "to": ("Until", "Bis"),
     "between": ("Between", "Zeitraum"),

@@ -88,7 +88,8 @@ class Viewer:
         """In the viewer's zone; the other one, UTC, is its title."""
         if ms is None:
             return Markup("–")
-        shown = self._moment(ms).strftime("%Y-%m-%d %H:%M:%S")
+        moment = self._moment(ms)
+        shown = f"{moment:%Y-%m-%d %H:%M:%S}{_which(moment)}"
         if short and self.day(ms) == self.day(self.now):
             shown = shown[11:]
         return Markup('<time datetime="{}" title="{}">{}</time>').format(
@@ -100,6 +101,15 @@ class Viewer:
 
     def day(self, ms: int) -> str:
         return self._moment(ms).strftime("%Y-%m-%d")
+
+    def twice(self, ms: Optional[int]) -> Optional[tuple[str, str, int]]:
+        """Of a time that is in an hour that comes twice: how it is shown, and how
+        the other one is, and that one."""
+        if ms is None or not _which(moment := self._moment(ms)):
+            return None
+        other = moment.replace(fold=1 - moment.fold)
+        shown = [f"{each:%Y-%m-%d %H:%M}{_which(each)}" for each in (moment, other)]
+        return shown[0], shown[1], round(other.timestamp() * 1000)
 
     def field(self, ms: Optional[int]) -> str:
         """As a field of the type datetime-local has it."""
@@ -146,6 +156,15 @@ class Viewer:
             return moment.astimezone(self.zone)
         except (OverflowError, ValueError):
             return moment
+
+
+def _which(moment: datetime) -> str:
+    """The offset, if without it the time could be another: when clocks are set back."""
+    offset = moment.utcoffset()
+    if moment.replace(fold=1 - moment.fold).utcoffset() == offset:
+        return ""
+    text = moment.strftime("%z")
+    return f" {text[:3]}:{text[3:5]}"
 
 
 def _unit(unit: str, language: str) -> str:
