@@ -262,7 +262,7 @@ X-Ticket: T-1
 --- error_code eval
 [200, 400, 200, 200]
 --- response_body eval
-[qr/"ticket_id":"a\\"\},\{\\"b\\\\c<\/d>"/, qr/error/, qr/delivered/,
+[qr/"ticket_id":"a\\"\},\{\\"b\\\\c\\u003c\/d>"/, qr/error/, qr/delivered/,
  q({"id":"case-1","case":"\"},{\"id\":\"forged","ticket_id":"a\"},{\"b\\\\c</d>","reason":""}) . "\n"
  . q({"id":"","case":"\\\\\",\\\\n\t\u0001\u001F","ticket_id":"","reason":""}) . "\n"
  . qq({"id":"case-3","case":"\xe2\x82\xac </script>",) . q("ticket_id":"a\"},{\"b\\\\c</d>","reason":""}) . "\n"]
