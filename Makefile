@@ -5,7 +5,7 @@ SHELL = /bin/bash -o pipefail
 # What to build for, run and test with; all of these can be set.
 
 NGINX_BINARY ?= /usr/sbin/nginx
-NGINX_SRC    ?= /usr/share/nginx/src
+NGINX_SRC    ?= $(DEBIAN_SRC)
 TESTS        ?= t/*.t
 JOBS         ?= $(shell nproc)
 FUZZ_SECONDS ?= 10
@@ -20,10 +20,17 @@ TEST_NGINX_LIB ?= $(shell perl -MTest::Nginx::Socket \
 	-e 'print $$INC{"Test/Nginx/Socket.pm"} =~ s,/Test/Nginx/Socket.pm,,r' \
 	2> /dev/null)
 
-BUILD_PACKAGES = dpkg-dev gcc libjansson-dev libpcre2-dev libssl-dev make \
-	nginx nginx-dev zlib1g-dev
+# Those of Debian's nginx only to build for it: nginx.org's conflicts with them.
 
-TEST_PACKAGES = black ca-certificates clang clang-tidy cppcheck curl e2fsprogs jq \
+DEBIAN_SRC = /usr/share/nginx/src
+
+BUILD_PACKAGES = gcc libjansson-dev libpcre2-dev libssl-dev make zlib1g-dev \
+	$(if $(FOR_DEBIAN),dpkg-dev nginx nginx-dev)
+
+FOR_DEBIAN = $(filter $(DEBIAN_SRC),$(NGINX_SRC))
+
+TEST_PACKAGES = black ca-certificates clang clang-tidy cppcheck curl dpkg-dev \
+	e2fsprogs jq \
 	libclang-rt-dev libcmocka-dev liblist-moreutils-perl \
 	libtest-base-perl libtest-longstring-perl libtext-diff-perl \
 	libwww-perl llvm mount mypy openssl patch perl procps prometheus pyflakes3 \
@@ -68,7 +75,7 @@ SOURCE_DIRS = $(wildcard .ci bench build-aux demo sidecar t)
 help:
 	@echo 'make build     $(MODULE) for the installed nginx,'
 	@echo '               or NGINX_SRC=DIR, a source tree of any nginx >= 1.22'
-	@echo 'make install   puts it where the installed nginx looks (DESTDIR=)'
+	@echo 'make install   puts it where nginx looks (DESTDIR=, MODULES_DIR=)'
 	@echo 'make install-sidecar'
 	@echo '               installs the sidecar, with its unit and its user'
 	@echo 'make demo      shows it at work'
@@ -227,7 +234,7 @@ $(FUZZ): build/%: t/%.c $(PLAIN_C) $(HEADERS)
 
 unit: deps $(UNIT)
 	@for test in $(UNIT); do $$test || exit; done
-	/usr/bin/python3 -m unittest demo/test_receiver.py
+	/usr/bin/python3 -B -m unittest demo/test_receiver.py demo/test_rig.py
 	prove t/lib/selftest.t
 
 fuzz: deps $(FUZZ)
@@ -296,15 +303,16 @@ bench: deps build
 	bench/run $(BENCH)
 
 
-# As Debian's own modules are installed: there is a snippet to load it, and a
-# link to the snippet enables it.
+# For Debian's nginx as its own modules are installed: there is a snippet to load
+# it, and a link to the snippet enables it.
 
-MODULES_DIR = $(DESTDIR)/usr/lib/nginx/modules
-SNIPPET_DIR = /usr/share/nginx/modules-available
-ENABLED_DIR = $(DESTDIR)/etc/nginx/modules-enabled
+MODULES_DIR ?= /usr/lib/nginx/modules
+SNIPPET_DIR  = /usr/share/nginx/modules-available
+ENABLED_DIR  = $(DESTDIR)/etc/nginx/modules-enabled
 
 install: build
-	install -D -m 644 -t $(MODULES_DIR) $(MODULE)
+	install -D -m 644 -t $(DESTDIR)$(MODULES_DIR) $(MODULE)
+ifneq ($(FOR_DEBIAN),)
 	install -d $(DESTDIR)$(SNIPPET_DIR) $(ENABLED_DIR)
 	echo 'load_module modules/$(notdir $(MODULE));' \
 		> $(DESTDIR)$(SNIPPET_DIR)/mod-http-vd.conf
@@ -313,6 +321,11 @@ install: build
 	@echo
 	@echo 'To take it into use: nginx -t && systemctl reload nginx'
 	@echo 'To take it out again: rm $(ENABLED_DIR)/50-mod-http-vd.conf'
+else
+	@echo
+	@echo 'To take it into use, at the beginning of nginx.conf:'
+	@echo 'load_module $(MODULES_DIR)/$(notdir $(MODULE));'
+endif
 
 
 # The sidecar, with its unit, its user, and the journal's directory for both.  The
@@ -323,7 +336,8 @@ SYSTEM_DIR  = $(DESTDIR)/usr/lib
 SIDECAR_CONF = $(DESTDIR)/etc/vd/vd-sidecar.toml
 
 install-sidecar:
-	[ -n "$(DESTDIR)" ] || build-aux/install-packages $(SIDECAR_PACKAGES)
+	[ -n "$(DESTDIR)" ] || { build-aux/install-packages $(SIDECAR_PACKAGES) \
+		&& build-aux/sidecar-user; }
 	cd sidecar && find vd_sidecar -type f ! -path '*/__pycache__/*' \
 		-exec install -D -m 644 {} $(abspath $(SIDECAR_DIR))/{} \;
 	install -D -m 755 -t $(DESTDIR)/usr/bin sidecar/vd-sidecar
@@ -334,8 +348,6 @@ install-sidecar:
 		$(SYSTEM_DIR)/tmpfiles.d/vd-sidecar.conf
 	[ -e $(SIDECAR_CONF) ] || install -D -m 644 \
 		sidecar/vd-sidecar.toml.example $(SIDECAR_CONF)
-	[ -n "$(DESTDIR)" ] || { systemd-sysusers vd-sidecar.conf \
-		&& systemd-tmpfiles --create vd-sidecar.conf; }
 	@echo
 	@echo 'Next: vd_journal /var/spool/vd in nginx, edit $(SIDECAR_CONF), then'
 	@echo 'sudo -u vd vd-sidecar check && systemctl enable --now vd-sidecar'

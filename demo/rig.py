@@ -222,8 +222,11 @@ class Site:
         return ran.stdout
 
     def sidecar_at_terminal(self, width: int, *arguments: str) -> str:
-        """The same, made to fit a terminal of that width."""
-        ours, theirs = os.openpty()
+        """The same, made to fit a terminal of that width, where there are any."""
+        try:
+            ours, theirs = os.openpty()
+        except OSError:
+            return self.sidecar(*arguments)
         with os.fdopen(ours, "rb", 0) as terminal:
             process = subprocess.Popen(
                 [SIDECAR, *arguments],
