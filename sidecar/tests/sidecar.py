@@ -57,7 +57,7 @@ class Sidecar:
         self.config.write_text(toml({"store": self.store, "web": web, **settings}))
 
     def start(self, wait: bool = True) -> None:
-        """Returns once its web page answers; ``wait=False``: at once."""
+        """Returns once it has opened its store; ``wait=False``: at once."""
         command = [sys.executable, PROGRAM, "run", "--as-root"]
         command += ["--config", self.config]
         self._process = spawn(command, self._log, user=self._user, group=WORKERS)
@@ -68,10 +68,10 @@ class Sidecar:
         if not self.running:
             raise Failed(f"the sidecar does not run:\n{self.log()}")
         try:
-            self.get("/healthz")
+            health = self.get("/healthz").json
         except OSError:
             return False
-        return True
+        return bool(health["checks"]["store"]["status"] != "error")
 
     @property
     def running(self) -> bool:

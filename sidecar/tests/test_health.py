@@ -46,7 +46,8 @@ def levels(answer: Answer) -> dict[str, str]:
     return {name: check["status"] for name, check in answer.json["checks"].items()}
 
 
-WELL = dict.fromkeys(("journal", "store", "retries", "refusals", "notices"), "ok")
+ALL = ("journal", "parts", "store", "retries", "refusals", "notices")
+WELL = dict.fromkeys(ALL, "ok")
 
 
 @pytest.mark.parametrize(
@@ -263,7 +264,11 @@ def test_store_that_hangs(config: Config) -> None:
                 for _ in range(3):
                     answer = served.ask("/healthz")
                     assert answer.status == 503
-                    assert levels(answer) == {"journal": "ok", "store": "error"}
+                    assert levels(answer) == {
+                        "journal": "ok",
+                        "parts": "ok",
+                        "store": "error",
+                    }
                 assert served.ask("/api/openapi.json").status == 200
             wait_for(lambda: levels(served.ask("/healthz")) == WELL, "its return")
     finally:

@@ -14,7 +14,7 @@ import click
 
 from . import __version__, detail, export as exports, log, render
 from .acts import CANCEL, FORGET, RESEND, RETRY, Act, leftovers, no_body, scrub
-from .config import Config
+from .config import Config, load
 from .findings import ERROR
 from .model import CANCELLED, DELIVERED, FAILED, PENDING
 from .options import (
@@ -25,6 +25,7 @@ from .options import (
     config_option,
     configuration,
     confirm,
+    configuration_path,
     dry_run_option,
     filter_of,
     filter_options,
@@ -91,13 +92,15 @@ def run(log_level: str, as_root: bool) -> None:
     """Read the journal, retry and tell, until SIGTERM.
 
     One of them for each journal; several may share a store on PostgreSQL.  What is
-    under way when it is told to stop is finished first.
+    under way when it is told to stop is finished first.  With SIGHUP it does so too,
+    and begins anew with the configuration as it is then, if that can be used.
 
     \b
     Example:
       vd-sidecar run --config /etc/vd/vd-sidecar.toml
     """
     config = configuration()
+    path = configuration_path()
     if os.geteuid() == 0 and not as_root:
         text = (
             "cannot run: as root, it would make a store that the service, which runs "
@@ -114,7 +117,7 @@ def run(log_level: str, as_root: bool) -> None:
     from .troubles import start_trouble
 
     try:
-        status = service.run(config)
+        service.run(lambda: load(path))
     except Busy as error:
         text = f"cannot run: {error}; systemctl status vd-sidecar shows it"
         raise Failed(text) from None
@@ -123,7 +126,6 @@ def run(log_level: str, as_root: bool) -> None:
     except CommandError as error:
         text = f"a newer vd-sidecar made the store: {error}"
         raise Failed(text, STORE_AWAY) from None
-    sys.exit(status)
 
 
 @main.command()

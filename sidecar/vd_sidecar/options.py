@@ -203,11 +203,15 @@ def filter_of(options: dict[str, Any]) -> Filter:
     return Filter(**{name: options.pop(name) for name in names + more})
 
 
+def configuration_path() -> str:
+    """The file that the command line names."""
+    return str(click.get_current_context().find_root().meta[_CONFIG])
+
+
 def configuration() -> Config:
-    """The configuration that the command line names; ``Failed`` if it is wrong."""
-    path = click.get_current_context().find_root().meta[_CONFIG]
+    """The configuration in it; ``Failed`` if that is wrong."""
     try:
-        return load(path)
+        return load(configuration_path())
     except ConfigError as error:
         raise Failed(str(error), USAGE) from None
 

@@ -3,7 +3,8 @@
 
 One event loop; one thread that writes to the store, so that the loop waits for
 no disk; each part in a task of its own, which a trouble of the store or the
-journal stops for a while, and never for good.
+journal, or a fault of its own, stops for a while, and never for good.  Pages and
+health are there before the store is.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ import asyncio
 import gc
 import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Awaitable, Callable, TypeVar
+from typing import Awaitable, Callable, Optional, TypeVar
 
 import sdnotify
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from alembic.util import CommandError
 
 from . import __version__, journal, retention, web
 from .clock import steady
-from .config import Config
+from .config import Config, ConfigError
 from .ingest import Ingest, Progress
 from .model import FAILED, PENDING
 from .nginx import Nginx
@@ -35,7 +37,7 @@ POLL_SECONDS = 0.1
 TROUBLE_SECONDS = (0.5, 1.0, 2.0, 5.0)
 GRACE_SECONDS = 25.0
 CLOSE_SECONDS = 2.0  # for who is being answered
-STALL_SECONDS = 30.0
+STUCK_SECONDS = 300.0  # in one transaction, whatever the store does
 RETENTION_SECONDS = 600.0
 WATCHDOG_SECONDS = 5.0
 
@@ -53,18 +55,18 @@ class Service:
         self.ingested = steady()  # when the journal was last read
         self._writer = ThreadPoolExecutor(1, "writer")
         self._stopping = asyncio.Event()
-        self._troubles = Troubles(self.store)
+        self._opened = asyncio.Event()  # the store, or it never will be
+        self._busy: Optional[float] = None  # since when the writer is
+        self._next: Optional[Config] = None
+        self.troubles = Troubles(self.store)
         self._systemd = sdnotify.SystemdNotifier()
 
-    async def run(self) -> None:
-        """Until SIGTERM or SIGINT."""
+    async def run(self, load: Callable[[], Config]) -> Optional[Config]:
+        """Until SIGTERM or SIGINT, or SIGHUP: then the configuration to go on with."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-
-        await self._migrate()
-        if self._stopping.is_set():
-            return
+        loop.add_signal_handler(signal.SIGHUP, self._reload, load)
 
         self.nginx = Nginx(self.config.nginx)
         self.retry = Retry(
@@ -76,12 +78,12 @@ class Service:
         except OSError:
             await self.nginx.close()
             raise
+        self._systemd.notify("READY=1")
 
         parts: dict[str, Callable[[], Awaitable[object]]] = {
             "ingest": self._ingest_step,
             "retry": self.retry.step,
             "retention": self._retention_step,
-            "watchdog": self._watchdog_step,
             "outputs": self._outputs_step,
             **{kind: partial(self.notify.step, kind) for kind in self.notify.kinds},
         }
@@ -89,13 +91,15 @@ class Service:
             name: asyncio.create_task(self._part(name, step))
             for name, step in parts.items()
         }
-        log.info("started", version=__version__, edge=self.config.edge)
-        self._systemd.notify("READY=1")
+        tasks["watchdog"] = asyncio.create_task(self._watch())
+        tasks["store"] = asyncio.create_task(self._open())
 
         stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait(
-            [stopping, *tasks.values()], return_when=asyncio.FIRST_COMPLETED
-        )
+        while not stopping.done() and not _failed(tasks["store"]):
+            await asyncio.wait(
+                [stopping, *(each for each in tasks.values() if not each.done())],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
         closing = asyncio.create_task(site.cleanup())
         await asyncio.wait([closing], timeout=CLOSE_SECONDS)
         await self._stop(tasks)
@@ -104,39 +108,65 @@ class Service:
         for task in tasks.values():
             if not task.cancelled():
                 task.result()
+        return self._next
+
+    def _reload(self, load: Callable[[], Config]) -> None:
+        """End in order, to begin anew with what the file says now, if it can be used."""
+        try:
+            self._next = load()
+        except ConfigError as error:
+            log.error("the configuration stays as it was", problems=error.problems)
+        else:
+            log.info("begins anew with the configuration as it is now")
+            self._stopping.set()
 
     async def in_writer(self, function: Callable[[], T]) -> T:
         """What ``function`` returns, run in the thread that writes to the store."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._writer, function)
 
-    async def _migrate(self) -> None:
+        def work() -> T:
+            self._busy = steady()
+            try:
+                return function()
+            finally:
+                self._busy = None
+
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._writer, work)
+
+    async def _open(self) -> None:
         """Wait for the store; a schema that is too new is an error that is raised."""
         failures = 0
-        while not self._stopping.is_set():
-            try:
-                await self.in_writer(self.store.migrate)
-                self._troubles.over("store")
-                return
-            except SQLAlchemyError as error:
-                await self._trouble("store", error, failures)
-                failures += 1
+        try:
+            while not self._stopping.is_set():
+                try:
+                    await self.in_writer(self.store.migrate)
+                    self.troubles.over("store")
+                    log.info("started", version=__version__, edge=self.config.edge)
+                    return
+                except CommandError:
+                    raise
+                except Exception as error:
+                    await self._trouble("store", error, failures)
+                    failures += 1
+        finally:
+            self._opened.set()
 
     async def _part(self, name: str, step: Callable[[], Awaitable[object]]) -> None:
-        """Repeat ``step``; while it fails for what may pass, less and less often."""
+        """Repeat ``step``; while it fails, for whatever reason, less and less often."""
         failures = 0
+        await self._opened.wait()
         while not self._stopping.is_set():
             try:
                 await step()
-                self._troubles.over(name)
+                self.troubles.over(name)
                 failures = 0
-            except (SQLAlchemyError, OSError) as error:
+            except Exception as error:
                 await self._trouble(name, error, failures)
                 failures += 1
 
     async def _trouble(self, part: str, error: Exception, failures: int) -> None:
         seconds = TROUBLE_SECONDS[min(failures, len(TROUBLE_SECONDS) - 1)]
-        self._troubles.tell(part, error)
+        self.troubles.tell(part, error)
         await self._pause(seconds)
 
     async def _pause(self, seconds: float) -> None:
@@ -164,7 +194,6 @@ class Service:
                     "given up",
                     delivery=each.id,
                     output=each.output,
-                    case=each.case,
                     attempts=each.attempts,
                     status=each.status,
                     reason=each.reason,
@@ -186,16 +215,30 @@ class Service:
             log.warning("nothing was ever delivered to an output", output=id)
         await self._stopping.wait()
 
-    async def _watchdog_step(self) -> None:
-        """Tell systemd that all is well, as long as the journal is being read."""
-        if steady() - self.ingested < STALL_SECONDS:
-            self._systemd.notify("WATCHDOG=1")
-        await self._pause(WATCHDOG_SECONDS)
+    async def _watch(self) -> None:
+        """Tell systemd that all is well, as long as this loop and the writer live.
+
+        Not that the store does: to be started anew would not mend it.
+        """
+        while not self._stopping.is_set():
+            if not self._is_stuck():
+                self._systemd.notify("WATCHDOG=1")
+            await self._pause(WATCHDOG_SECONDS)
+
+    def _is_stuck(self) -> bool:
+        busy = self._busy
+        if busy is None or not self._opened.is_set():
+            return False  # to bring a large store up to date takes as long as it does
+        return steady() - busy > STUCK_SECONDS
 
     async def _stop(self, tasks: dict[str, asyncio.Task[None]]) -> None:
         """End all parts within the grace, and let go of what others can go on with."""
         log.info("stopping")
-        self._systemd.notify("STOPPING=1")
+        if self._next is None:
+            self._systemd.notify("STOPPING=1")
+        else:
+            now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            self._systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={now}")
         self._stopping.set()
         end = steady() + GRACE_SECONDS
         try:
@@ -204,8 +247,9 @@ class Service:
             await asyncio.wait([tasks["retry"]], timeout=end - steady())
             await self.retry.stop(end - steady())
             await asyncio.wait(tasks.values(), timeout=max(1.0, end - steady()))
-            await self.in_writer(self.ingest.step)
-        except (SQLAlchemyError, OSError) as error:
+            if self.store.opened:
+                await self.in_writer(self.ingest.step)
+        except Exception as error:
             log.error("stopped with work left in the journal", error=reason(error))
 
         for task in tasks.values():
@@ -215,27 +259,36 @@ class Service:
         self.store.close()
 
 
-def run(config: Config) -> int:
-    """Run the sidecar until it is told to stop; its exit status.
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is not None
 
-    Raises ``journal.Busy`` if the journal has a sidecar already, ``OSError`` if
-    the journal is not there, and ``alembic.util.CommandError`` if a newer program
-    made the store.
+
+def run(load: Callable[[], Config]) -> None:
+    """Run the sidecar until it is told to stop.
+
+    ``load`` reads the configuration, now and with each SIGHUP; it raises
+    ``ConfigError``.  Raises ``journal.Busy`` if the journal has a sidecar already,
+    ``OSError`` if the journal is not there, and ``alembic.util.CommandError`` if a
+    newer program made the store.
     """
-    lock = journal.lock_directory(config.journal)
+    config: Optional[Config] = load()
     if os.geteuid() == 0:
         log.warning("runs as root, which it needs for nothing: have it run as vd")
-    try:
-        # what lives as long as the process need not be looked at again
 
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 20, 20)
-        asyncio.run(_run(config))
-    finally:
-        os.close(lock)
-    return 0
+    # what lives as long as the process need not be looked at again
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+    while config is not None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a loop
+        lock = journal.lock_directory(config.journal)
+        try:
+            config = asyncio.run(_run(config, load))
+        finally:
+            os.close(lock)
 
 
-async def _run(config: Config) -> None:
-    await Service(config).run()
+async def _run(config: Config, load: Callable[[], Config]) -> Optional[Config]:
+    return await Service(config).run(load)

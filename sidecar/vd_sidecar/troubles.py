@@ -79,21 +79,27 @@ class Troubles:
         self._store = store
         self._told: dict[str, _Told] = {}
         self._parts: dict[str, str] = {}  # those that have one, and with what
+        self.now: dict[str, str] = {}  # what has one, and which
 
     def tell(self, part: str, error: Exception) -> None:
         """``part`` cannot go on now."""
+        fault = None
         if isinstance(error, SQLAlchemyError):
             what, text = "the store", store_trouble(self._store, error)
-        else:
+        elif isinstance(error, OSError):
             what, text = part, str(error)
+        else:
+            what, text = part, f"{type(error).__name__}: {error}"
+            fault = error  # of ours: with its trace
         self._parts[part] = what
+        self.now[what] = text
         now = steady()
         known = self._told.get(what)
         if known is not None and now - known.at < AGAIN_SECONDS:
             return
         since = now if known is None else known.since
         self._told[what] = _Told(now, since)
-        log.error("cannot go on, trying again", part=what, error=text)
+        log.error("cannot go on, trying again", part=what, error=text, exc_info=fault)
 
     def over(self, part: str) -> None:
         """``part`` went on."""
@@ -101,4 +107,5 @@ class Troubles:
         if what is None or what in self._parts.values():
             return
         known = self._told.pop(what)
+        del self.now[what]
         log.info("goes on again", part=what, seconds=round(steady() - known.since, 1))

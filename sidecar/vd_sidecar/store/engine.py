@@ -56,6 +56,7 @@ class Store:
         self.url = make_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self._clock = clock
+        self.opened = False  # its tables are as this program knows them
         self.engine = _engine(url, self.sqlite)
 
     @contextmanager
@@ -108,6 +109,7 @@ class Store:
                     connection.execute(select(schema.writer.c.id).with_for_update())
             alembic.command.upgrade(_alembic(connection), "head")
             connection.commit()
+        self.opened = True
 
     def revisions(self) -> tuple[str | None, str | None]:
         """The schema's revision in the store, and the one of this program."""
@@ -159,6 +161,7 @@ def _engine(url: str, sqlite: bool) -> Engine:
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
+            "tcp_user_timeout": BUSY_SECONDS * 1000,
             "options": f"-c lock_timeout={BUSY_SECONDS}s"
             f" -c idle_in_transaction_session_timeout={STUCK_SECONDS}s",
         }

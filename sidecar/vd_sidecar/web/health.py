@@ -63,7 +63,10 @@ class Health:
     async def checks(self) -> list[Check]:
         ingest = self._service.ingest
         stalled = steady() - self._service.ingested
-        checks = [check_journal(stalled, closed(ingest))]
+        checks = [
+            check_journal(stalled, closed(ingest)),
+            check_parts(self._service.troubles.now),
+        ]
         try:
             stats = await self._snapshot.get()
         except Away as error:
@@ -126,6 +129,14 @@ def check_journal(seconds: float, closed: Optional[Closed] = None) -> Check:
         return Check("journal", OK, "the journal is being read", seconds)
     text = f"the journal has not been read for {seconds:.0f} s"
     return Check("journal", ERROR, text, seconds)
+
+
+def check_parts(troubles: Mapping[str, str]) -> Check:
+    """``troubles``: what cannot go on, and why."""
+    if not troubles:
+        return Check("parts", OK, "all parts are at work")
+    text = "; ".join(f"{what}: {why}" for what, why in troubles.items())
+    return Check("parts", ERROR, f"cannot go on: {text}")
 
 
 def check_store(went_back: Optional[float]) -> Check:

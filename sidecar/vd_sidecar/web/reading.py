@@ -42,6 +42,8 @@ class Reads:
 
     async def __call__(self, function: Callable[[Connection], T]) -> T:
         """What ``function`` returns, which is run in a thread.  Raises ``Away``."""
+        if not self._store.opened:
+            raise Away("it has not been opened yet")
         limit = self._seconds + MARGIN_SECONDS
         try:
             await asyncio.wait_for(self._places.acquire(), limit)
