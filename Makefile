@@ -234,7 +234,7 @@ $(FUZZ): build/%: t/%.c $(PLAIN_C) $(HEADERS)
 
 unit: deps $(UNIT)
 	@for test in $(UNIT); do $$test || exit; done
-	/usr/bin/python3 -B -m unittest demo/test_receiver.py demo/test_rig.py
+	/usr/bin/python3 -B -m unittest build-aux/test_build.py demo/test_*.py
 	prove t/lib/selftest.t
 
 fuzz: deps $(FUZZ)
