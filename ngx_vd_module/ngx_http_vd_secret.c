@@ -14,11 +14,18 @@
 
 #define NGX_HTTP_VD_SECRET_MAX  4096
 
+/* what Standard Webhooks asks for, in bytes */
+#define NGX_HTTP_VD_KEY_MIN     24
+#define NGX_HTTP_VD_KEY_MAX     64
+
 
 static ngx_int_t ngx_http_vd_read_secret(ngx_conf_t *cf, ngx_str_t *file,
     u_char *buf, size_t *len);
 static ngx_int_t ngx_http_vd_check_secret_file(ngx_conf_t *cf,
     ngx_str_t *file, ngx_fd_t fd);
+static void ngx_http_vd_check_secret(ngx_conf_t *cf, ngx_str_t *file,
+    u_char *buf, size_t len);
+static const char *ngx_http_vd_odd_secret(u_char *buf, size_t len);
 static ngx_int_t ngx_http_vd_make_keys(ngx_conf_t *cf,
     ngx_http_vd_secret_t *secret, u_char *buf, size_t len);
 static vd_key_t *ngx_http_vd_create_key(ngx_conf_t *cf, u_char *data,
@@ -67,6 +74,8 @@ ngx_http_vd_secret_file(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
     rc = ngx_http_vd_read_secret(cf, &secret->file, buf, &len);
 
     if (rc == NGX_OK) {
+        ngx_http_vd_check_secret(cf, &secret->file, buf, len);
+
         rc = ngx_http_vd_make_keys(cf, secret, buf, len);
     }
 
@@ -173,6 +182,67 @@ ngx_http_vd_check_secret_file(ngx_conf_t *cf, ngx_str_t *file, ngx_fd_t fd)
 }
 
 
+/* A secret may be any bytes, but some are hardly meant. */
+
+static void
+ngx_http_vd_check_secret(ngx_conf_t *cf, ngx_str_t *file, u_char *buf,
+    size_t len)
+{
+    const char  *odd;
+
+    odd = ngx_http_vd_odd_secret(buf, len);
+
+    if (odd) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"vd_secret_file\" \"%V\" %s; it is taken as "
+                           "part of the key, \"printf %%s SECRET > %V\" "
+                           "writes a secret as it is", file, odd, file);
+    }
+}
+
+
+static const char *
+ngx_http_vd_odd_secret(u_char *buf, size_t len)
+{
+    u_char  first, last;
+
+    first = buf[0];
+    last = buf[len - 1];
+
+    if ((len >= 3 && ngx_memcmp(buf, "\xef\xbb\xbf", 3) == 0)
+        || (len >= 2 && (ngx_memcmp(buf, "\xff\xfe", 2) == 0
+                         || ngx_memcmp(buf, "\xfe\xff", 2) == 0)))
+    {
+        return "begins with a byte order mark";
+    }
+
+    if (first == ' ' || first == '\t' || first == CR || first == LF) {
+        return "begins with white space";
+    }
+
+    if (last == ' ' || last == '\t' || last == CR || last == LF) {
+        return "ends with white space";
+    }
+
+    if (ngx_strlchr(buf, buf + len, LF) || ngx_strlchr(buf, buf + len, CR)) {
+        return "has more than one line";
+    }
+
+    if (len >= 2 && (first == '"' || first == '\'') && last == first) {
+        return "is in quotes";
+    }
+
+    if (len >= 6
+        && ngx_strncmp(buf, "whsec_", 6) != 0
+        && ngx_strlcasestrn(buf, buf + len, (u_char *) "whsec_", 6 - 1))
+    {
+        return "has something before \"whsec_\", or not in lower case";
+    }
+
+    return NULL;
+}
+
+
 /* the plain key first: decoding overwrites the secret */
 
 static ngx_int_t
@@ -191,6 +261,15 @@ ngx_http_vd_make_keys(ngx_conf_t *cf, ngx_http_vd_secret_t *secret,
 
     if (n == 0) {
         return NGX_OK;
+    }
+
+    if (n < NGX_HTTP_VD_KEY_MIN || n > NGX_HTTP_VD_KEY_MAX) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                           "\"vd_secret_file\" \"%V\" makes a key of %uz "
+                           "bytes, it should be %d to %d; \"echo whsec_$("
+                           "openssl rand -base64 32)\" makes a good secret",
+                           &secret->file, n, NGX_HTTP_VD_KEY_MIN,
+                           NGX_HTTP_VD_KEY_MAX);
     }
 
     if (key == buf) {

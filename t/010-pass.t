@@ -529,7 +529,7 @@ sub {
 }
 --- response_body eval
 my $body = "@{[10_000 .. 15_000]}";
-::delivered('sha256=' . Digest::SHA::hmac_sha256_hex($body, 'secret of the suites')
+::delivered('sha256=' . Digest::SHA::hmac_sha256_hex($body, 'the secret of all the suites')
     . ' ' . Digest::SHA::sha256_hex($body))
 --- error_log
 a client request body is buffered to a temporary file
@@ -626,7 +626,7 @@ Content-Type: application/case+json; v=1
 Content-Length: 8
 webhook-id: case-1
 webhook-timestamp: 1234567890
-X-Hub-Signature-256: sha256=5a115f3083679683c2ab55a912dd285263914b6981594e73b66125bf58d28bab
+X-Hub-Signature-256: sha256=f42a7305f5e007cc8253d5153a744edab66b30c7290493aab21d90d6e4e5b3c5
 
 {"n": 1}
 --- response_body_like: "state":"delivered","attempt":1,"status":204,
@@ -687,7 +687,7 @@ Content-Type: application/json
 Content-Length: 8
 webhook-id: case-1
 webhook-timestamp: 1234567890
-X-Hub-Signature-256: sha256=5a115f3083679683c2ab55a912dd285263914b6981594e73b66125bf58d28bab
+X-Hub-Signature-256: sha256=f42a7305f5e007cc8253d5153a744edab66b30c7290493aab21d90d6e4e5b3c5
 
 {"n": 1}
 --- response_body_like: "attempt":3,"status":204,
@@ -728,7 +728,7 @@ Accept-Encoding: identity
 Content-Length: 8
 webhook-id: case-1
 webhook-timestamp: 1234567890
-X-Hub-Signature-256: sha256=5a115f3083679683c2ab55a912dd285263914b6981594e73b66125bf58d28bab
+X-Hub-Signature-256: sha256=f42a7305f5e007cc8253d5153a744edab66b30c7290493aab21d90d6e4e5b3c5
 X-Static: a value
 X-Output: 28/case-1/1
 X-Tenant: acme
@@ -769,7 +769,7 @@ Accept-Encoding: identity
 Content-Length: 8
 webhook-id: case-1
 webhook-timestamp: 1234567890
-X-Hub-Signature-256: sha256=5a115f3083679683c2ab55a912dd285263914b6981594e73b66125bf58d28bab
+X-Hub-Signature-256: sha256=f42a7305f5e007cc8253d5153a744edab66b30c7290493aab21d90d6e4e5b3c5
 
 {"n": 1}
 

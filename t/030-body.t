@@ -74,7 +74,7 @@ sub refused {
 # What is told of a body whose bytes are kept.
 sub signed {
     my ($body) = @_;
-    return '"ticket_id":"sha256=' . hmac_sha256_hex($body, 'secret of the suites') . '"';
+    return '"ticket_id":"sha256=' . hmac_sha256_hex($body, 'the secret of all the suites') . '"';
 }
 
 sub request {

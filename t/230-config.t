@@ -14,15 +14,41 @@ no_long_string();
 my $dir   = File::Temp->newdir;
 my $nginx = $ENV{TEST_NGINX_BINARY} || 'nginx';
 
+my $KEY = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
+
+my $TEXT = 'the secret of this suite, or so';
+
 my %FILES = (
-    secret       => 'secret',
-    'secret-lf'  => "secret\n",
+    secret       => 'the secret of this suite',
+    'secret-lf'  => "the secret of this suite\r\n",
     empty        => '',
     newline      => "\n",
     crlf         => "\r\n",
     'too-long'   => 's' x 4097,
     'bad-base64' => 'whsec_c2Vj!mV0',
     'no-base64'  => 'whsec_',
+
+    # hardly meant so
+    'of-v1'      => "v1,$KEY\n",
+    upper        => uc $KEY,
+    quoted       => qq("$KEY"\n),
+    apostrophes  => "'$KEY'",
+    blank        => " $KEY",
+    'blank-lf'   => "$TEXT \n",
+    tab          => "\t$KEY",
+    newlines     => "$TEXT\n\n",
+    lines        => "$TEXT\n$TEXT\n",
+    bom          => "\xef\xbb\xbf$KEY\n",
+    utf16        => "\xff\xfe" . $KEY =~ s/(.)/$1\0/gr,
+    abc          => "whsec_abc\n",
+    23           => 'x' x 23,
+    24           => 'x' x 24,
+    64           => 'x' x 64,
+    65           => 'x' x 65,
+    'standard-23' => 'whsec_' . 'eHh4' x 7 . 'eHg=',
+    'standard-24' => 'whsec_' . 'eHh4' x 8,
+    'standard-64' => 'whsec_' . 'eHh4' x 21 . 'eA==',
+    'standard-65' => 'whsec_' . 'eHh4' x 21 . 'eHg=',
 );
 
 for my $name (keys %FILES) {
@@ -704,3 +730,29 @@ location /t { vd_pass https://%; vd_output 28; vd_secret_file secret; }
 [::1]:8443; vd_ssl_name receiver.test
 localhost:8443
 unix:/run/a.sock
+
+
+=== TEST 45: secrets that are hardly meant so
+--- warned
+vd_secret_file of-v1; => ~ "vd_secret_file" "[^"]+/of-v1" has something before "whsec_", or not in lower case; it is taken as part of the key, "printf %s SECRET > [^"]+/of-v1" writes
+vd_secret_file upper; => ~ "vd_secret_file" "[^"]+/upper" has something before "whsec_", or not in lower case; it is taken as part of the key, "printf %s SECRET > [^"]+/upper" writes
+vd_secret_file quoted; => ~ "vd_secret_file" "[^"]+/quoted" is in quotes; it is taken as part of the key, "printf %s SECRET > [^"]+/quoted" writes
+vd_secret_file apostrophes; => ~ "vd_secret_file" "[^"]+/apostrophes" is in quotes; it is taken as part of the key, "printf %s SECRET > [^"]+/apostrophes" writes
+vd_secret_file blank; => ~ "vd_secret_file" "[^"]+/blank" begins with white space; it is taken as part of the key, "printf %s SECRET > [^"]+/blank" writes
+vd_secret_file blank-lf; => ~ "vd_secret_file" "[^"]+/blank-lf" ends with white space; it is taken as part of the key, "printf %s SECRET > [^"]+/blank-lf" writes
+vd_secret_file tab; => ~ "vd_secret_file" "[^"]+/tab" begins with white space; it is taken as part of the key, "printf %s SECRET > [^"]+/tab" writes
+vd_secret_file newlines; => ~ "vd_secret_file" "[^"]+/newlines" ends with white space; it is taken as part of the key, "printf %s SECRET > [^"]+/newlines" writes
+vd_secret_file lines; => ~ "vd_secret_file" "[^"]+/lines" has more than one line; it is taken as part of the key, "printf %s SECRET > [^"]+/lines" writes
+vd_secret_file bom; => ~ "vd_secret_file" "[^"]+/bom" begins with a byte order mark; it is taken as part of the key, "printf %s SECRET > [^"]+/bom" writes
+vd_secret_file utf16; => ~ "vd_secret_file" "[^"]+/utf16" begins with a byte order mark; it is taken as part of the key, "printf %s SECRET > [^"]+/utf16" writes
+vd_secret_file abc; => ~ "vd_secret_file" "[^"]+/abc" makes a key of 2 bytes, it should be 24 to 64; "echo whsec_\$\(openssl rand -base64 32\)"
+vd_secret_file 23; => ~ "vd_secret_file" "[^"]+/23" makes a key of 23 bytes, it should be 24 to 64; "echo whsec_\$\(openssl rand -base64 32\)"
+vd_secret_file 65; => ~ "vd_secret_file" "[^"]+/65" makes a key of 65 bytes, it should be 24 to 64; "echo whsec_\$\(openssl rand -base64 32\)"
+vd_secret_file standard-23; => ~ "vd_secret_file" "[^"]+/standard-23" makes a key of 23 bytes, it should be 24 to 64; "echo whsec_\$\(openssl rand -base64 32\)"
+vd_secret_file standard-65; => ~ "vd_secret_file" "[^"]+/standard-65" makes a key of 65 bytes, it should be 24 to 64; "echo whsec_\$\(openssl rand -base64 32\)"
+--- accepted
+vd_secret_file 24;
+vd_secret_file 64;
+vd_secret_file standard-24;
+vd_secret_file standard-64;
+vd_secret_file secret-lf;

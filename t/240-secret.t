@@ -36,7 +36,7 @@ $ENV{TEST_NGINX_MARKER}  = $marker;
 
 write_secret(standard => 'whsec_' . encode_base64($key, '') . "\n", 0640);
 write_secret(text => $text, 0640);
-write_secret("mode-$_" => 'secret', oct $_) for qw(0600 0640 0660 0604 0644);
+write_secret("mode-$_" => 'secret' x 4, oct $_) for qw(0600 0640 0660 0604 0644);
 
 
 sub random_bytes {

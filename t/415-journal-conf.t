@@ -25,7 +25,7 @@ chown 0, 8, "$dir/group";     # "mail" on Debian
 chmod 0770, "$dir/group";
 symlink 'journal', "$dir/link";
 symlink 'nowhere', "$dir/dangling";
-write_file(secret => "secret\n");
+write_file(secret => "the secret of this suite\n");
 write_file(file   => '');
 
 

@@ -56,7 +56,7 @@ my ($receiver, $lifeline);
 
 _start_receiver();
 
-print {$secret} "secret of the suites\n";
+print {$secret} "the secret of all the suites\n";
 $secret->flush;
 $ENV{TEST_NGINX_SECRET_FILE} = $secret->filename;
 

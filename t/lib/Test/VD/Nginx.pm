@@ -137,7 +137,7 @@ http {
     }
 }
 CONFIG
-    $self->write_file(secret => ($config{secret} // 'secret') . "\n");
+    $self->write_file(secret => ($config{secret} // 'the secret of this nginx') . "\n");
     return;
 }
 
