@@ -12,7 +12,8 @@ use IO::Socket::INET;
 use Test::More;
 
 use Test::VD;
-use Test::VD::Again qw(location first_request again wire same_but_for_attempt exchange);
+use Test::VD::Again qw(location first_request again wire same_but_for_attempt exchange
+    records_of);
 use Test::VD::Journal;
 
 use constant {
@@ -87,7 +88,7 @@ sub repeated {
 
     my $answer = exchange($nginx, $request);
     is(state_of($answer), '202 pending', "$what: the first attempt") or return;
-    my $record = $nginx->record($id);
+    my ($record) = records_of($nginx, $id);
     $before //= 0;
     my $first = same_but_for_attempt(wire($name, $before + 1), 1);
 
@@ -97,7 +98,7 @@ sub repeated {
         is(same_but_for_attempt(wire($name, $before + ($attempt == 2 ? 2 : 3)), $attempt),
             $first, "$what: the same request");
     }
-    my @later = grep { $_->{id} eq $id && $_->{attempt} > 1 } $nginx->records;
+    my (undef, @later) = records_of($nginx, $id);
     for my $key (qw(case content_type)) {
         my @values = map { ($_->{$key} // 'null') =~ s/\btry-\d+/try-/gr } $record, @later;
         is_deeply(\@values, [ ($values[0]) x 3 ], "$what: $key in the records");

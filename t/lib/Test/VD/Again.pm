@@ -15,9 +15,10 @@ use MIME::Base64 qw(decode_base64);
 use Test::VD;
 
 use Exporter qw(import);
-our @EXPORT_OK = qw(location first_request again wire same_but_for_attempt exchange);
+our @EXPORT_OK = qw(location first_request again wire same_but_for_attempt exchange records_of);
 
 my $CRLF = "\r\n";
+my $json = JSON::PP->new->utf8;
 
 
 # The location /ID, with what else is in it; the receiver fails whatever it gets.
@@ -31,7 +32,8 @@ sub location {
     return ($config, $name);
 }
 
-# An app's request: its id, and of it "uri", "headers" (lines), "host", "body".
+# An app's request: its id, and of it "uri" (or "target", what is on the request's
+# first line), "headers" (lines), "host" (undef: none), "body".
 sub first_request {
     my ($id, %request) = @_;
 
@@ -75,6 +77,18 @@ sub exchange {
     $socket->autoflush;
     print {$socket} $request;
     return $nginx->finish($socket);
+}
+
+# The records of a delivery, in order; others are not even decoded.
+sub records_of {
+    my ($nginx, $id) = @_;
+
+    my @records;
+    for my $path ($nginx->files) {
+        open my $file, '<:raw', $path or die "cannot read $path: $!\n";
+        push @records, map { $json->decode($_) } grep { index($_, qq("id":"$id",)) > 0 } readline $file;
+    }
+    return @records;
 }
 
 # What the receiver got as its request of this number.
