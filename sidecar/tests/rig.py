@@ -144,7 +144,7 @@ class Nginx:
         self.journal = journal or make_journal(self._prefix / "journal")
         (self._prefix / "temp").mkdir()
         (self._prefix / "secret").touch(mode=0o600)
-        (self._prefix / "secret").write_text("the secret of the sidecar\x27s tests\n")
+        (self._prefix / "secret").write_text("the secret of the sidecar\n")
         self.configure(outputs)
 
     def configure(self, outputs: Sequence[Union[Output, str]], more: str = "") -> None:
