@@ -2,12 +2,13 @@
 
 SHELL = /bin/bash -o pipefail
 
-# What to build for, run and test with; all of these can be set.
+# What to build for, run and test with; all of these can be set.  There are more
+# JOBS than processors, since tests wait more than they compute.
 
 NGINX_BINARY ?= /usr/sbin/nginx
 NGINX_SRC    ?= $(DEBIAN_SRC)
 TESTS        ?= t/*.t
-JOBS         ?= $(shell nproc)
+JOBS         ?= $(shell expr 2 '*' $$(nproc))
 FUZZ_SECONDS ?= 10
 KILLS        ?= 200
 CUTS         ?= 20
@@ -238,9 +239,8 @@ unit: deps $(UNIT)
 	prove t/lib/selftest.t
 
 fuzz: deps $(FUZZ)
-	@for name in $(FUZZ:build/fuzz/fuzz_%=%); do \
-		build-aux/fuzz $$name $(FUZZ_SECONDS) || exit; \
-	done
+	@printf '%s\n' $(FUZZ:build/fuzz/fuzz_%=%) | xargs -P $$(nproc) -I NAME \
+		build-aux/fuzz NAME $(FUZZ_SECONDS)
 
 
 # Python's bytecode is kept out of the tree.
@@ -278,9 +278,11 @@ lint: deps build
 		--suppress=toomanyconfigs --suppress='*:build/module/*' \
 		--error-exitcode=1 $(NGX_INCS) $(NGX_C) $(PLAIN_C)
 	@# it also counts what it found in the headers of others
-	clang-tidy --quiet $(NGX_C) -- $(NGX_INCS) \
+	printf '%s\n' $(NGX_C) | xargs -n 1 -P $(JOBS) sh -c \
+		'clang-tidy --quiet $$1 -- $(NGX_INCS)' sh \
 		2> >(grep -v 'warnings generated' >&2)
-	clang-tidy --quiet $(PLAIN_C) -- $(WARNINGS) \
+	printf '%s\n' $(PLAIN_C) | xargs -n 1 -P $(JOBS) sh -c \
+		'clang-tidy --quiet $$1 -- $(WARNINGS)' sh \
 		2> >(grep -v 'warnings generated' >&2)
 	black --quiet --check $(PYTHON)
 	pyflakes3 $(PYTHON)

@@ -18,12 +18,19 @@ my $top = abs_path(dirname(__FILE__) . '/../..');
 my $dir = File::Temp->newdir;
 my @patches = sort glob "$top/t/faults/*.patch";
 
-# One after the other: side by side they would be late for each other's limits.
-my %fails_anyway = failed(start());
+# All are built before the first is run: they wait more than they compute, and are
+# late for each other's limits only while something is being built.
+my $plain = build();
+my %built = map { $_ => build($_) } @patches;
+
+my $output = start($plain);
+my %output = map { $_ => start($built{$_}) } @patches;
+
+my %fails_anyway = failed($output);
 
 for my $patch (@patches) {
     subtest basename($patch, '.patch') => sub {
-        my %failed = failed(start($patch));
+        my %failed = failed($output{$patch});
 
         for my $behaviour (slurp($patch) =~ /^Fails: (.+)$/mg) {
             ok(!$fails_anyway{$behaviour}, "does not fail without the patch: $behaviour");
@@ -35,9 +42,8 @@ for my $patch (@patches) {
 done_testing();
 
 
-# Builds a copy, with the patch if there is one, and runs the suite: a handle with
-# what comes of it.
-sub start {
+# Builds a copy, with the patch if there is one: the module.
+sub build {
     my ($patch) = @_;
 
     state $copies = 0;
@@ -45,11 +51,21 @@ sub start {
     my $build = "cp -a $top/build/module $copy && rm $copy/addon && mkdir $copy/addon"
         . " && cp -a $top/config $top/ngx_vd_module $copy/addon";
     $build .= " && patch --quiet -p1 -d $copy/addon < $patch" if $patch;
-    $build .= " && make -s -C $copy -f objs/Makefile modules";
-    my $run = "cd $top && TEST_NGINX_LOAD_MODULES=$copy/objs/ngx_http_vd_module.so"
-        . ' perl -It/lib ' . SUITE;
+    $build .= " && make -s -j \$(nproc) -C $copy -f objs/Makefile modules";
 
-    open my $output, '-|', "{ $build && $run; } 2>&1" or die "cannot run a shell: $!\n";
+    system($build) == 0 or BAIL_OUT('cannot build ' . ($patch // 'the module'));
+    return "$copy/objs/ngx_http_vd_module.so";
+}
+
+# Runs the suite with the module: a handle with what comes of it.  It goes to a file,
+# as nobody reads it yet.
+sub start {
+    my ($module) = @_;
+
+    my $run = "cd $top && TEST_NGINX_LOAD_MODULES=$module perl -It/lib " . SUITE;
+
+    open my $output, '-|', "$run > $module.out 2>&1; cat $module.out"
+        or die "cannot run a shell: $!\n";
     return $output;
 }
 
