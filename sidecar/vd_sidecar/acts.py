@@ -51,6 +51,11 @@ Decide = Callable[[Delivery, bool, Retention, int], Union[Delivery, Refusal]]
 
 _NAMED = ((b'"id":"', b'"'), (b'\\"id\\": \\"', b'\\"'))
 
+_MARKS = [
+    re.compile(re.escape(a) + rb"([A-Za-z0-9_-]{1,128})" + re.escape(b))
+    for a, b in _NAMED
+]
+
 
 @frozen
 class Act:
@@ -88,11 +93,14 @@ class Done:
     named: list[Result] = field(factory=list)
     not_found: list[str] = field(factory=list)
     left: Optional[tuple[list[Leftover], list[str]]] = None  # by a forget
+    ids: set[str] = field(factory=set)  # of what was forgotten, to be searched for
 
     def add(self, results: Iterable[Result]) -> None:
         for each in results:
             if each.refused is None:
                 self.outputs[each.before.output] += 1
+                if self.act is FORGET:
+                    self.ids.add(each.before.id)
             else:
                 self.refused += 1
             if self.each or (each.refused is not None and len(self.named) < NAMED):
@@ -287,13 +295,10 @@ def leftovers(
         others = [each for each in reads.edges(connection) if each != config.edge]
 
     found = []
-    names = b"|".join(re.escape(id.encode()) for id in ids)
-    marks = [
-        re.compile(re.escape(a) + b"(?:%b)" % names + re.escape(b)) for a, b in _NAMED
-    ]
+    names = {id.encode() for id in ids}
     for segment in journal.segments(config.journal):
         try:
-            if ids and _holds(segment.path, marks):
+            if ids and _holds(segment.path, names):
                 position = known.get(segment.uuid)
                 goes = _goes(segment.path, position, config.retention)
                 found.append(Leftover(segment.path, goes))
@@ -342,14 +347,16 @@ def _callbacks(connection: Connection, told: list[Delivery]) -> list[Delivery]:
     return [each for each in found.values() if each.seq not in known]
 
 
-def _holds(path: str, marks: list[re.Pattern[bytes]]) -> bool:
+def _holds(path: str, names: Collection[bytes]) -> bool:
     with open(path, "rb") as file:
         try:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:  # it is empty
             return False
         with content:
-            return any(mark.search(content) for mark in marks)
+            return any(
+                found[1] in names for mark in _MARKS for found in mark.finditer(content)
+            )
 
 
 def _goes(path: str, position: Optional[Position], keep: Retention) -> str:

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 
 from . import journal, machine
 from .config import Config
-from .model import CANCELLED, DELIVERED, FAILED, PENDING
+from .model import ACCEPTED, CANCELLED, DELIVERED, FAILED, PENDING
 from .model import Conflict, Content, Delivery, Record, Reject
 from .store import deliveries, notices, rates, segments
 from .store.deliveries import Key
@@ -74,6 +74,7 @@ class Batch:
             edge=self._config.edge,
             now=self._now,
             spread=random.random(),
+            again=self._is_another(before, record),
         )
         if before is None:
             self._before[key] = None
@@ -92,6 +93,25 @@ class Batch:
         self._records.append((seq, record))
         self.change(before, after)
         return True
+
+    def _is_another(self, before: Optional[Delivery], record: Record) -> bool:
+        """Whether it is not the first record of its kind, though by its time it may be.
+
+        A clock that was set back must not make it one that is only read late.
+        """
+        if before is None or record.attempt != 1 or record.time > before.updated:
+            return False
+        if before.state not in (FAILED, CANCELLED):
+            return False
+        known = [
+            (each.attempt, each.outcome)
+            for each in deliveries.exchanges(self._connection, before.seq)
+        ]
+        known += [
+            (r.attempt, r.outcome) for seq, r in self._records if seq == before.seq
+        ]
+        accepted = record.outcome == ACCEPTED
+        return any(a == 1 and (o == ACCEPTED) is accepted for a, o in known)
 
     def _digested(self, delivery: Delivery) -> Delivery:
         """With the digest of its case, which a record of an older nginx had not."""
@@ -176,7 +196,7 @@ class Batch:
         deliveries.save(self._connection, old)
         deliveries.add_exchanges(self._connection, self._records)
         deliveries.put_bodies(self._connection, self._contents)
-        rates.add(self._connection, self._records)
+        rates.add(self._connection, self._records, self._now)
         self._tally(changed)
         return changed
 

@@ -8,7 +8,9 @@ import socket
 from typing import Mapping, Optional
 
 from attrs import evolve, field, frozen
+
 from . import values
+from .journal import known_edge
 from .tables import ConfigError, Keys, Read, Tables, dotted
 from .values import split_address
 
@@ -180,7 +182,8 @@ def load(path: str) -> Config:
     """The configuration in the file at ``path``, its defaults filled in.
 
     Raises ``ConfigError``, which names all problems at once, each with file, line
-    and key. Only what the file says is looked at: no other file, no network.
+    and key. Only what the file says is looked at: no other file but the one in the
+    journal by which an edge without a name keeps that of its first start; no network.
     """
     tables = Tables(path, _SECTIONS)
     parts = tuple(keys[0] for keys in _SECTIONS if keys) + ("outputs",)
@@ -207,7 +210,7 @@ def load(path: str) -> Config:
         journal=journal,
         store=top["store"],
         nginx=top.get("nginx", "http://127.0.0.1:8088"),
-        edge=top.get("edge", f"{socket.gethostname()}:{journal}"),
+        edge=top.get("edge") or known_edge(journal) or _new_edge(journal),
         retry=whole.retry,
         web=web,
         smtp=smtp,
@@ -217,6 +220,10 @@ def load(path: str) -> Config:
         retention=retention,
         outputs=outputs,
     )
+
+
+def _new_edge(journal: str) -> str:
+    return f"{socket.gethostname()}:{journal}"
 
 
 def _read_smtp(tables: Tables) -> Optional[Smtp]:

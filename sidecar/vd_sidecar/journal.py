@@ -24,6 +24,7 @@ from attrs import frozen
 from .model import ACCEPTED, DELIVERED, FAILED, Record
 
 VERSION = 1
+EDGE = "edge"  # a file beside the segments
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _NAME = re.compile(rf"({_UUID})\.jsonl")
@@ -95,6 +96,28 @@ def lock_directory(directory: str) -> int:
             raise Busy(f"another process works on the journal {directory}") from None
         raise
     return fd
+
+
+def known_edge(directory: str) -> Optional[str]:
+    """The name that ``remember_edge`` noted; None if there is none to be read."""
+    try:
+        with open(os.path.join(directory, EDGE), encoding="utf-8") as file:
+            name = file.read(1024).strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return name if name.isprintable() and name else None
+
+
+def remember_edge(directory: str, edge: str) -> None:
+    """Note what this journal's edge is called, for good: a host's name may change.
+
+    Raises OSError if that cannot be written; nothing is done if it is noted already.
+    """
+    path = os.path.join(directory, EDGE)
+    if known_edge(directory) is None:
+        with open(path + ".new", "w", encoding="utf-8") as file:
+            file.write(edge + "\n")
+        os.replace(path + ".new", path)
 
 
 def segments(directory: str) -> list[Segment]:

@@ -108,11 +108,13 @@ def apply(
     edge: str,
     now: int,
     spread: float,
+    again: bool = False,
 ) -> Delivery:
     """The delivery after ``record``, which the journal of ``edge`` holds.
 
     The same object is returned if nothing changed.  ``seq`` numbers a delivery
-    that was not known before.  Its digest is that of ``record`` from then on if that
+    that was not known before; ``again``: there was another record of its kind, so that
+    the app sent it once more, whatever the clock said then.  Its digest is that of ``record`` from then on if that
     other content takes its place: what was delivered does, and what the app sends
     after an end, as long as no attempt of the first may be under way.
     """
@@ -128,7 +130,7 @@ def apply(
             return delivery
         return _delivered(delivery, record, now)
 
-    if _came_back(delivery, record, edge, other):
+    if _came_back(delivery, record, edge, other, again):
         return _reopened(delivery, record, retry, now, spread)
 
     if record.outcome == ACCEPTED or other:
@@ -254,7 +256,9 @@ def ended(before: Optional[Delivery], after: Delivery) -> bool:
     )
 
 
-def _came_back(delivery: Delivery, record: Record, edge: str, other: bool) -> bool:
+def _came_back(
+    delivery: Delivery, record: Record, edge: str, other: bool, again: bool
+) -> bool:
     """Whether the app came back with a case that had ended: it heard 202.
 
     Not with another content while an attempt may be under way, which would be taken
@@ -264,7 +268,7 @@ def _came_back(delivery: Delivery, record: Record, edge: str, other: bool) -> bo
         return False
     if delivery.owner is not None and (other or _settles(delivery, record, edge)):
         return False
-    return record.attempt == 1 and record.time > delivery.updated
+    return record.attempt == 1 and (again or record.time > delivery.updated)
 
 
 def _heard(delivery: Delivery) -> Delivery:
@@ -372,6 +376,8 @@ def _failed(
     if retry.honor_retry_after and record.retry_after is not None:
         seconds = max(seconds, min(float(record.retry_after), RETRY_AFTER_MAX))
 
-    # a record from the future would wait for ever
+    # a record from the future would wait for ever; of what was under lease until now
+    # a clock that is behind must not use up all attempts at once
 
-    return after._replace(due=min(record.time, now) + round(seconds * 1000))
+    since = min(record.time, now) if delivery.owner is None else now
+    return after._replace(due=since + round(seconds * 1000))

@@ -25,7 +25,7 @@ from .config import Config, Smtp
 from .mail import MailError
 from .model import FAILED, Alert, Content, Delivery, Reject
 from .nginx import Lost, Nginx, NotSent
-from .retry import InWriter
+from .retry import NOTICE_SECONDS, InWriter
 from .slack import SlackError
 from .store import Store, deliveries, notices, segments
 from .store.notices import Notice, Whose
@@ -36,7 +36,7 @@ AT_ONCE = 4
 NAMED = compose.MAX_NAMED
 BACKOFF_SECONDS = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 LEFT_SECONDS = 60.0  # for which notices that are not ours may wait in silence
-HOPELESS_SECONDS = 3600.0  # refused for good, until someone mends it
+HOPELESS_SECONDS = NOTICE_SECONDS  # refused for good, until someone mends it
 
 log = structlog.get_logger()
 

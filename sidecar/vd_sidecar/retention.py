@@ -24,6 +24,16 @@ async def step(store: Store, retention: Retention, in_writer: InWriter) -> None:
             before = store.now(connection) - round(retention.bodies * 1000)
             return deliveries.delete_bodies(connection, before, ROWS)
 
+    def delete_replies() -> int:
+        with store.writing() as connection:
+            before = store.now(connection) - round(retention.bodies * 1000)
+            return deliveries.delete_replies(connection, before, ROWS)
+
+    def delete_rejects() -> int:
+        with store.writing() as connection:
+            before = store.now(connection) - round(retention.bodies * 1000)
+            return segments.delete_rejects(connection, before)
+
     def delete_deliveries() -> int:
         with store.writing() as connection:
             before = store.now(connection) - round(retention.deliveries * 1000)
@@ -31,6 +41,9 @@ async def step(store: Store, retention: Retention, in_writer: InWriter) -> None:
 
     while count := await in_writer(delete_bodies):
         bodies += count
+    while await in_writer(delete_replies):
+        pass
+    await in_writer(delete_rejects)
     while count := await in_writer(delete_deliveries):
         gone += count
 

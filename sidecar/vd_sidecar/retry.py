@@ -26,8 +26,9 @@ from .ingest import Ingest
 from .model import BODY_MISSING, DELIVERED, FAILED
 from .model import Answer, Claim, Content, Delivery
 from .nginx import Lost, Nginx, NotSent, Refused
-from .store import Store, deliveries, reason
+from .store import Store, deliveries, notices, reason
 
+NOTICE_SECONDS = 3600.0  # for which a notice is put off at most
 POLL_SECONDS = 0.25
 AHEAD = 8  # how many times per_output are claimed, so that none waits for the disk
 AHEAD_SECONDS = 0.5  # or as many as begin within this, where they are quick
@@ -224,6 +225,10 @@ class Retry:
                     output=output,
                     deliveries=count,
                 )
+        outputs = [*self._config.outputs.values(), self._config]
+        window = max(each.alerts.window for each in outputs)
+        if notices.bring_forward(connection, now, max(window, NOTICE_SECONDS) + 60.0):
+            log.warning("notices were due later than possible, brought forward")
         self._corrected = steady()
 
     def _resting(self) -> bool:

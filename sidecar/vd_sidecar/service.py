@@ -285,6 +285,10 @@ def run(load: Callable[[], Config]) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a loop
         lock = journal.lock_directory(config.journal)
         try:
+            journal.remember_edge(config.journal, config.edge)
+        except OSError as error:
+            log.warning("the edge's name cannot be kept: set it", error=str(error))
+        try:
             config = asyncio.run(_run(config, load))
         finally:
             os.close(lock)

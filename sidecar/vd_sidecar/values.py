@@ -205,6 +205,8 @@ def store(value: Any) -> str:
     forms = "sqlite:////PATH (four slashes) or postgresql://USER@HOST/DATABASE"
     try:
         url = make_url(text(value))
+        if url.drivername == "sqlite" and "?" in value:
+            raise ValueError  # make_url drops what has no "=" behind it
     except (Expected, ArgumentError, ValueError):
         raise Expected(forms, hidden=True) from None
 

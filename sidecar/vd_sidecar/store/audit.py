@@ -36,5 +36,9 @@ def erase_rejects(connection: Connection, mark: bytes) -> int:
         if connection.dialect.name == "sqlite"
         else func.position(literal(mark).op("IN")(line))
     )
-    statement = update(schema.rejects).where(holds > 0).values(line=b"")
+    statement = (
+        update(schema.rejects)
+        .where(holds > 0)
+        .values(line=b"", why="forgotten, by an operator")
+    )
     return int(connection.execute(statement).rowcount)

@@ -497,6 +497,32 @@ def delete_bodies(connection: Connection, before: int, limit: int) -> int:
     return len(seqs)
 
 
+def delete_replies(connection: Connection, before: int, limit: int) -> int:
+    """The same of replies to what has no body any more, or never had; of how many."""
+    with_reply = (
+        select(_exchanges.c.delivery)
+        .where(_exchanges.c.response.is_not(None))
+        .distinct()
+        .subquery()
+    )
+    seqs = list(
+        connection.execute(
+            select(_deliveries.c.seq)
+            .join(with_reply, with_reply.c.delivery == _deliveries.c.seq)
+            .where(_deliveries.c.updated < before, _deliveries.c.state != PENDING)
+            .order_by(_deliveries.c.seq)
+            .limit(limit)
+        ).scalars()
+    )
+    if seqs:
+        connection.execute(
+            update(_exchanges)
+            .where(_exchanges.c.delivery.in_(seqs))
+            .values(response=None)
+        )
+    return len(seqs)
+
+
 def delete_old(connection: Connection, before: int, limit: int) -> int:
     """Delete deliveries that ended before ``before``, and all of them; how many."""
     rows = connection.execute(

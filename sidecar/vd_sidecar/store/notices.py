@@ -260,6 +260,18 @@ def postpone(
     )
 
 
+def bring_forward(connection: Connection, now: int, longest: float) -> int:
+    """Correct what is due later than possible, which only a wrong clock explains.
+
+    ``longest``: seconds for which one may wait; returns how many were corrected.
+    """
+    latest = now + round(longest * 1000)
+    corrected = connection.execute(
+        update(_notices).where(_notices.c.due > latest).values(due=latest)
+    )
+    return int(corrected.rowcount)
+
+
 def alert(connection: Connection, seq: int) -> Alert:
     return Alert(
         *connection.execute(select(*_alert_columns).where(_alerts.c.seq == seq)).one()

@@ -46,17 +46,24 @@ class Rate:
     last_failed: Optional[int]
 
 
-def add(connection: Connection, records: Iterable[tuple[int, Record]]) -> None:
-    """Count each (number of a delivery, record), which is new."""
+def add(
+    connection: Connection, records: Iterable[tuple[int, Record]], now: int
+) -> None:
+    """Count each (number of a delivery, record), which is new.
+
+    None is later than ``now``: one from a clock that is ahead would be the newest for
+    a long time, and have the others dropped.
+    """
     minutes: dict[tuple[int, str], dict[str, Any]] = {}
     for _, record in records:
         if record.outcome == ACCEPTED:
             continue
-        key = (record.time // MINUTE, record.output)
+        time = min(record.time, now)
+        key = (time // MINUTE, record.output)
         row = minutes.get(key)
         if row is None:
             row = minutes[key] = _empty()
-        _count(row, record)
+        _count(row, record, time)
 
     rows: dict[tuple[int, int, str], dict[str, Any]] = {}
     for (minute, output), counted in minutes.items():
@@ -81,7 +88,7 @@ def add(connection: Connection, records: Iterable[tuple[int, Record]]) -> None:
         statement.on_conflict_do_update(index_elements=list(_KEY), set_=values),
         list(rows.values()),
     )
-    _drop_old(connection, rows)
+    _drop_old(connection, now)
 
 
 _KEY = ("span", "start", "output")
@@ -98,24 +105,19 @@ def _merge(row: dict[str, Any], other: dict[str, Any]) -> None:
         row[name] = max(row[name] or 0, other[name] or 0) or None
 
 
-def _count(row: dict[str, Any], record: Record) -> None:
+def _count(row: dict[str, Any], record: Record, time: int) -> None:
     outcome = "delivered" if record.outcome == DELIVERED else "failed"
     row[outcome] += 1
     last = "last_" + outcome
-    row[last] = max(row[last] or 0, record.time)
+    row[last] = max(row[last] or 0, time)
     if record.duration_ms is not None:
         row[_DURATIONS[bisect_left(BOUNDS, record.duration_ms)]] += 1
 
 
-def _drop_old(connection: Connection, keys: Iterable[tuple[int, int, str]]) -> None:
-    newest: dict[int, int] = {}
-    for span, start, _ in keys:
-        newest[span] = max(start, newest.get(span, 0))
-    for span, start in newest.items():
+def _drop_old(connection: Connection, now: int) -> None:
+    for span, kept in KEPT.items():
         connection.execute(
-            delete(_rates).where(
-                _rates.c.span == span, _rates.c.start < start - KEPT[span]
-            )
+            delete(_rates).where(_rates.c.span == span, _rates.c.start < now - kept)
         )
 
 

@@ -140,6 +140,12 @@ exchanges = Table(
     Column("ticket_id", Text),
     Column("ticket_error", Text),
     Column("response", Text),
+    Index(
+        "exchanges_response",
+        "delivery",
+        sqlite_where=text("response IS NOT NULL"),
+        postgresql_where=text("response IS NOT NULL"),
+    ),
     sqlite_with_rowid=False,
 )
 

@@ -67,6 +67,13 @@ def set_aside(
     )
 
 
+def delete_rejects(connection: Connection, before: int) -> int:
+    """Delete lines that were set aside before ``before``: they may be whole cases."""
+    table = schema.rejects
+    gone = connection.execute(delete(table).where(table.c.time < before))
+    return int(gone.rowcount)
+
+
 def known_rejects(
     connection: Connection, within: Collection[str]
 ) -> set[tuple[str, int]]:

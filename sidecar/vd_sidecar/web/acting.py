@@ -67,6 +67,10 @@ class Acting:
                 await self._on_all(todo.filter, todo.after, who, done)
         if not todo.dry_run:
             await self.follow(done)
+        if act is FORGET:
+            done.left = await self._in_thread(
+                lambda: leftovers(self._service.store, self._service.config, done.ids)
+            )
         return done
 
     async def follow(self, done: DoneHere) -> None:
@@ -88,11 +92,6 @@ class Acting:
         order = list(seqs)
         for start in range(0, len(order), CHUNK):
             await self._perform(order[start : start + CHUNK], Filter(), who, done)
-        if done.act is FORGET:
-            ids = {each.before.id for each in done.named}
-            done.left = await self._in_thread(
-                lambda: leftovers(self._service.store, self._service.config, ids)
-            )
 
     async def _on_all(
         self, filter: Filter, after: Optional[Place], who: str, done: DoneHere

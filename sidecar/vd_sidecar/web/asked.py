@@ -18,6 +18,7 @@ from multidict import MultiMapping
 
 from ..model import STATES
 from ..options import REASONS, Moment
+from ..store.filters import storable
 from ..store.lists import COLUMNS, CREATED, MAY_LACK, Value
 from ..store.reads import NEWEST, Filter, Place, Sort
 from .guard import Refused
@@ -169,6 +170,8 @@ def _ids(value: object) -> tuple[str, ...]:
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
         raise Refused(f'"{name}" must be text of 1 to {MAX_TEXT} characters')
+    if not storable(value):
+        raise Refused(f'"{name}" must be text without NUL and halves of characters')
     return value
 
 

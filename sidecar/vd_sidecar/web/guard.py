@@ -44,8 +44,10 @@ class Refused(Exception):
 def guard(hosts: Collection[str]) -> Middleware:
     """Refuse what another site has a browser ask; turn errors into answers.
 
-    ``hosts``: the names by which browsers may know us, besides addresses.
+    ``hosts``: the names by which browsers may know us, besides addresses; capitals do
+    not matter in them.
     """
+    hosts = {name.lower() for name in hosts}
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:

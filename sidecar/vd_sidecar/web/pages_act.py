@@ -206,8 +206,7 @@ class ActPages:
         if not dry_run:
             await self._acting.follow(done)
         if not dry_run and asked.act is FORGET:
-            ids = {each.before.id for each in done.named}
-            done.left = await in_daemon(lambda: leftovers(store, config, ids))
+            done.left = await in_daemon(lambda: leftovers(store, config, done.ids))
         return done
 
     def _token(self, name: str, now: int, back: int = 0) -> str:

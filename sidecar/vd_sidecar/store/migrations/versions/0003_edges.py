@@ -1,5 +1,5 @@
 # Copyright (C) The ngx_vd_module authors
-"""Where each edge left the store."""
+"""Where each edge left the store, and which replies are still there."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,4 +16,11 @@ def upgrade() -> None:
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("behind", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("edge"),
+    )
+    op.create_index(
+        "exchanges_response",
+        "exchanges",
+        ["delivery"],
+        sqlite_where=sa.text("response IS NOT NULL"),
+        postgresql_where=sa.text("response IS NOT NULL"),
     )
