@@ -19,7 +19,8 @@ import psycopg2
 import pytest
 from attrs import evolve
 from sqlalchemy import event, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DatabaseError as SQLAlchemyDatabaseError
+from sqlalchemy.exc import InternalError, OperationalError, SQLAlchemyError
 from structlog.testing import capture_logs
 
 import vd_sidecar.batch
@@ -1164,3 +1165,67 @@ def test_times_that_no_clock_shows(
         assert vd_sidecar.batch.rfc3339(each.updated) <= timestamp(now() + 1000)
     for row in rows(store, schema.exchanges):
         vd_sidecar.batch.rfc3339(row["time"])
+
+
+@pytest.mark.parametrize("bad", [0, 1234, 4999])
+def test_one_line_that_cannot_be_stored_costs_few_commits(
+    store: Store,
+    settings: Config,
+    journal: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bad: int,
+) -> None:
+    """It is found by halving, not by 5,000 transactions."""
+    with Segment(journal) as segment:
+        segment.write(*(failed(f"n-{number}") for number in range(5000)))
+    honest = vd_sidecar.batch.Batch.take
+
+    def take_(self: Any, record: Any) -> bool:
+        if record.id == f"n-{bad}":
+            raise KeyError("a fault of ours")
+        return honest(self, record)
+
+    monkeypatch.setattr(vd_sidecar.batch.Batch, "take", take_)
+    monkeypatch.setattr(vd_sidecar.ingest, "BYTES", 1 << 30)
+    commits = [0]
+    commit = store.engine.dialect.do_commit
+
+    def counted(connection: Any) -> None:
+        commits[0] += 1
+        commit(connection)
+
+    monkeypatch.setattr(store.engine.dialect, "do_commit", counted)
+    take(store, settings)
+    assert len(rows(store, schema.deliveries)) == 4999
+    [reject] = rejected(store)
+    assert f"n-{bad}".encode() in reject.line
+    assert commits[0] < 40
+
+
+def test_a_store_that_is_broken_sets_nothing_aside(
+    store: Store, settings: Config, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not the lines that it will not have."""
+    with Segment(journal) as segment:
+        segment.write(failed("a"), failed("b"))
+    ingest = Ingest(store, settings)
+    ingest.step()
+    errors: list[Exception] = [
+        SQLAlchemyDatabaseError("INSERT", {}, Exception("disk image is malformed")),
+        InternalError("INSERT", {}, Exception("could not read block 5")),
+        OperationalError("INSERT", {}, Exception("database or disk is full")),
+    ]
+    with Segment(journal) as segment:
+        segment.write(failed("c"), failed("d"))
+    for error in errors:
+
+        def write(self: Any) -> Any:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(vd_sidecar.batch.Batch, "write", write)
+            with pytest.raises(type(error)):
+                ingest.step()
+        assert rejected(store) == []
+    drain(ingest)
+    assert {"c", "d"} <= set(known(store)) and rejected(store) == []
