@@ -83,7 +83,7 @@ my %LEAVING = (
 for my $events (methods(qw(epoll poll select))) {
     my ($path, $name) = Test::VD::script("sleep 2\nreply 200 {}");
     my $busy = Test::VD::Journal->start(
-        events => "use $events;",
+        events => "use $events;", connections => 1024,
         server => output('slow', "http://127.0.0.1:$ENV{TEST_NGINX_RAW_PORT}$path"));
     my ($worker) = $busy->workers;
 
@@ -211,8 +211,10 @@ sub unread {
     my $pipeline = request('', @request) x (length $request[2] > 1000 ? 5 : 300);
     my $sent = 0;
 
-    for (my $limit = time + 0.5; time < $limit; sleep 0.02) {
-        $sent += syswrite($socket, $pipeline, length($pipeline) - $sent, $sent) // 0;
+    for (my $idle = 0; $idle < 10; sleep 0.02) {
+        my $written = syswrite($socket, $pipeline, length($pipeline) - $sent, $sent) || 0;
+        $sent += $written;
+        $idle = $written ? 0 : $idle + 1;
     }
     close $socket;
     return $sent;

@@ -9,6 +9,7 @@ package Test::VD::Journal;
 #       journal => 'sync=off',          # parameters of vd_journal; undef: off
 #       user    => 'nobody',            # the workers', else root
 #       events  => 'use poll;',
+#       connections => 1024,            # worker_connections, else 2048
 #       listen  => 'reuseport',
 #       tmpfs   => '1m',                # the journal on a disk of that size
 #       ...);                           # as for Test::VD::Nginx
@@ -93,7 +94,7 @@ sub write_file {
         my $how = $self->{how};
         $text =~ s{^user root;$}{"user $how->{user} " . getgrgid((getpwnam $how->{user})[3]) . ';'}me
             if $how->{user};
-        $text =~ s{worker_connections 256;}{"worker_connections 2048; " . ($how->{events} // '')}e;
+        $text =~ s{worker_connections 256;}{"worker_connections " . ($how->{connections} // 2048) . '; ' . ($how->{events} // '')}e;
         $text =~ s/(backlog=512)/$1 $how->{listen}/ if $how->{listen};
     }
     return $self->SUPER::write_file($name, $text);
