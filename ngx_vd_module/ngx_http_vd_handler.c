@@ -22,6 +22,7 @@ typedef struct {
 
 
 static ngx_int_t ngx_http_vd_refuse_subrequest(ngx_http_request_t *r);
+static ngx_int_t ngx_http_vd_refuse_page(ngx_http_request_t *r);
 static ngx_int_t ngx_http_vd_accept(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx);
 static ngx_int_t ngx_http_vd_take_id(ngx_http_request_t *r,
@@ -63,6 +64,10 @@ ngx_http_vd_handler(ngx_http_request_t *r)
         return ngx_http_vd_refuse_subrequest(r);
     }
 
+    if (r->filter_finalize) {
+        return ngx_http_vd_refuse_page(r);
+    }
+
     ctx = ngx_pcalloc(r->pool, sizeof(ngx_http_vd_ctx_t));
     if (ctx == NULL) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -99,6 +104,23 @@ ngx_http_vd_refuse_subrequest(ngx_http_request_t *r)
 {
     ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                   "\"vd_pass\" does not work in a subrequest, "
+                  "nothing was delivered");
+
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+}
+
+
+/*
+ * A filter (image_filter, xslt_stylesheet) has failed in another location, and
+ * its error_page has led here: nginx closes such a request when we return,
+ * without waiting for anybody.
+ */
+
+static ngx_int_t
+ngx_http_vd_refuse_page(ngx_http_request_t *r)
+{
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "\"vd_pass\" does not work as the page for a filter's error, "
                   "nothing was delivered");
 
     return NGX_HTTP_INTERNAL_SERVER_ERROR;

@@ -143,6 +143,28 @@ for my $i (0 .. $#random) {
     is(wrong("/random$i", $fields), '', "seed $seed: $random[$i] with $fields" =~ s/\r\n/, /gr);
 }
 
+# ---- filters of another location that fail ----
+
+for my $filter (grep {/filter|xslt/} known('image_filter test;', 'xslt_stylesheet html/x.xslt; xslt_types *;')) {
+    my ($path, $name) = Test::VD::script('reply 200 {}');
+    my $failing = Test::VD::Journal->start(server => '', journal => 'sync=off');
+
+    $failing->make_dir("$failing->{dir}/html");
+    $failing->write_file('html/x.xslt', XSLT);
+    $failing->reload(journal => 'sync=off', server => <<"SERVER");
+error_page 415 500 = \@vd;
+location = /text { return 200 "text"; }
+location = /filtered { $filter proxy_method GET; proxy_pass http://127.0.0.1:$failing->{port}/text; }
+location \@vd { vd_pass http://127.0.0.1:$ENV{TEST_NGINX_RAW_PORT}$path; vd_output 28; }
+SERVER
+
+    like($failing->deliver('/filtered'), qr/^500 /, "$filter led to us: the answer");
+    like($failing->log, qr/"vd_pass" does not work as the page for a filter's error, nothing was delivered/, 'the log says so');
+    is($failing->receiver("seen/$name"), '', 'nothing was delivered');
+    is(scalar $failing->records, 0, 'nor journaled');
+    is($failing->trouble, '', 'nothing severe was logged');
+}
+
 is($nginx->trouble =~ s{^.*journal "\S+/gone": .* failed, .*\n}{}mgr, '', 'nothing severe was logged');
 
 
