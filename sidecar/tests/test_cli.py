@@ -795,7 +795,10 @@ def test_a_spreadsheet_is_told_that_it_is_utf_8(
 ) -> None:
     take(store, config, [record("umlaut", case="Störung")])
     path = directory / "x.csv"
-    for words, begins in ((["--bom"], b"\xef\xbb\xbfid,output"), ([], b"id,output")):
-        assert run("export", *words, "--output-file", str(path)).status == 0
+    for option, begins in (
+        ("--bom", b"\xef\xbb\xbfid,output"),
+        ("--csv", b"id,output"),
+    ):
+        assert run("export", option, "--output-file", str(path)).status == 0
         assert path.read_bytes().startswith(begins)
         assert "Störung".encode() in path.read_bytes()

@@ -194,7 +194,8 @@ def some(store: Store, config: Config) -> None:
         ("search=vd-7", "done"),
         ("search=C-1", "done lost"),
         ("search=ait", "waits"),
-        ("search=77", ""),
+        ("search=77", "done"),
+        ("search=V", "done"),
         ("case=C-1", "done lost"),
         ("search=%25%25%25", ""),
         ("search=" + "%22%20OR%20%22", ""),
@@ -850,8 +851,8 @@ def test_under_a_path_of_a_proxy(store: Store, config: Config) -> None:
     take(store, config, [record("evil", case=evil, time=NOON + 9)])
     config = evolve(config, web=evolve(config.web, base="/vd"))
     url = re.compile(r'\b(?:href|src|action|data-from)="(.*?)"')
-    paths = ("/", "/deliveries", "/deliveries/28/lost", "/deliveries/28/evil", "/none")
-    paths += ("/act?act=retry&state=failed", "/deliveries?search=%2Fx", "/act?act=no")
+    paths = ["/", "/deliveries", "/deliveries/28/lost", "/deliveries/28/evil", "/none"]
+    paths += ["/act?act=retry&state=failed", "/deliveries?search=%2Fx", "/act?act=no"]
 
     async def test(site: Site) -> None:
         for path in paths:
@@ -875,6 +876,37 @@ def test_under_a_path_of_a_proxy(store: Store, config: Config) -> None:
         assert answer.headers["Location"].startswith("/vd/act?done=")
 
     run(store, config, test)
+
+
+@pytest.mark.parametrize("term", ["VD", "東京", "東", "ü1", "7", "vd-7", "東京都"])
+def test_one_search_wherever_it_is_asked(
+    store: Store, config: Config, term: str
+) -> None:
+    """Page, API and command line find the same, the newest case first."""
+    late = ("東京-2", "VD-7", NOON - 5000)  # of an edge that was late to tell
+    cases = (("東京都-1", "VD-71", NOON), late, ("Müü1", "X-1", NOON + 9))
+    for number, (case, ticket, time) in enumerate(cases):
+        one_ = delivered(f"s{number}", case=case, ticket_id=ticket, time=time)
+        take(store, config, [one_])
+    expected = [
+        f"s{number}"
+        for number in (2, 0, 1)
+        if term.lower() in "\n".join(map(str, cases[number][:2])).lower()
+    ]
+    assert expected
+
+    async def test(site: Site) -> None:
+        query = urlencode({"search": term})
+        _, text = await site.get(f"/deliveries?{query}")
+        assert rows(text) == expected
+        async with site.session.get(f"{site.url}/api/deliveries?{query}") as answer:
+            found = (await answer.json())["deliveries"]
+        assert [each["id"] for each in found] == expected
+
+    run(store, config, test)
+    with store.reading() as connection:
+        found = reads.find(connection, Filter(search=term), 9)
+    assert [each.id for each in found] == expected, "list and export"
 
 
 def test_what_is_forgotten_is_not_found(store: Store, config: Config) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Optional, cast
 
 from attrs import frozen
-from sqlalchemy import false, literal_column, or_
+from sqlalchemy import false, literal_column
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -27,7 +27,7 @@ class Filter:
     ``since`` and ``until`` (Unix ms) bound the time of the first record, the
     latter not included.  ``search`` is the id, the case or the ticket id, or a part
     of it (its beginning, of an id that nginx made); capitals do not matter in ASCII.
-    ``named`` is exactly one of these three.  The others are exact, too.
+    The others are exact.
     """
 
     outputs: tuple[str, ...] = ()
@@ -38,7 +38,6 @@ class Filter:
     case: Optional[str] = None
     ticket_id: Optional[str] = None
     search: Optional[str] = None
-    named: Optional[str] = None
     attempts: Optional[int] = None
     without_ticket: bool = False
     without_case: bool = False
@@ -55,7 +54,7 @@ def conditions(
     connection: Connection, filter: Filter, lead: Optional[str] = None
 ) -> list[ColumnElement[bool]]:
     """``lead``: the column whose index SQLite is to use, if it is not to choose."""
-    texts = (filter.reason, filter.case, filter.ticket_id, filter.search, filter.named)
+    texts = (filter.reason, filter.case, filter.ticket_id, filter.search)
     if not all(map(storable, filter.outputs + filter.states)) or not all(
         text is None or storable(text) for text in texts
     ):
@@ -100,9 +99,6 @@ def conditions(
     ):
         if text is not None:
             found.append(column(name) == text)
-    if filter.named is not None:
-        names = ("id", "case", "ticket_id")
-        found.append(or_(*(column(name) == filter.named for name in names)))
     if filter.search:
         found.append(search.holds(connection, filter.search))
     return found

@@ -32,6 +32,11 @@ Part = Callable[[int], list[Delivery]]  # what it has, up to a limit
 
 _columns = schema.deliveries.c
 
+# By no index: along it, all that there are would be walked through.
+
+_TIME: Any = _columns.created.op("+")(0)
+_NUMBER: Any = _columns.seq.op("+")(0)
+
 
 @frozen
 class Sort:
@@ -70,8 +75,6 @@ class Meant:
     filter: Filter
     few: Optional[search.Conditions] = None  # of what is searched for, if it is found
     lead: Optional[str] = None  # the column whose index SQLite is to use
-    common: bool = False  # whether PostgreSQL is to search block after block
-    numbers: Optional[search.Numbers] = None  # that all of it has, if it is known
 
     def only(self, **changes: object) -> Meant:
         """Of all that is meant, what has these values."""
@@ -106,7 +109,7 @@ def meant(connection: Connection, filter: Filter) -> Meant:
     if numbers is not None or not common:
         few = search.few(connection, found.term, numbers)
     lead = None if few is None else "seq"
-    return evolve(found, few=few, lead=lead, common=common, numbers=numbers)
+    return evolve(found, few=few, lead=lead)
 
 
 def _numbers(meant: Meant) -> Optional[search.Numbers]:
@@ -150,67 +153,82 @@ def matching(meant: Meant) -> Sequence[Any]:
     if meant.few is not None:
         return [*meant.others, *meant.few]
     if _by_index(meant) and not search.are_some(meant.connection, meant.others):
-        return [*meant.others, *search.walked(meant.term)[0]]
+        return [*meant.others, *search.walked(meant.term)]
     return [*meant.others, search.holds(meant.connection, meant.term)]
 
 
 def _by_time(
     meant: Meant, after: Optional[Place], descending: bool, limit: int
 ) -> list[Delivery]:
-    """What is searched for comes by its number: as the store heard of it."""
+    """By the case's time, then by its number: as the store heard of it.
+
+    Most often the part of a list that is looked at has enough of what is searched
+    for.  If it has not, all that is found is sorted by hand.
+    """
     number: Any = _columns.seq
+    first = None if meant.filter.without_case else _columns.created
     if meant.term is None:
         found = conditions(meant.connection, meant.filter)
-        first = None if meant.filter.without_case else _columns.created
         return _listed(meant, found, first, number, after, descending, limit)
 
-    # by no index: through it, all that there are would be walked through
+    held = search.holds(meant.connection, meant.term)
+    some = meant.few is None and _are_some(meant)
+    if meant.few is None and not some and first is not None:
+        rest = conditions(meant.connection, evolve(meant.filter, search=None))
+        last = _time_ahead(meant, rest, after, descending)
+        found = [*rest, held]
+        if last is not None:
+            found.append(first > last if descending else first < last)
+        listed = _listed(meant, found, first, number, after, descending, limit)
+        if last is None or len(listed) == limit:
+            return listed
+        nearest = _nearest_time(meant, descending)
+        if nearest is not None:
+            begun = first <= nearest if descending else first >= nearest
+            last = _time_ahead(meant, [*rest, begun], after, descending)
+            found = [*rest, begun, held]
+            if last is not None:
+                found.append(first > last if descending else first < last)
+            listed = _listed(meant, found, first, number, after, descending, limit)
+            if last is None or len(listed) == limit:
+                return listed
 
-    by_hand = number.op("+")(0)
     if meant.few is not None:
         found = [*meant.others, *meant.few]
-        return _listed(meant, found, None, by_hand, after, descending, limit)
-    if _by_index(meant):
-        return _by_walk(meant, meant.term, by_hand, after, descending, limit)
-
-    found = [*meant.others, search.holds(meant.connection, meant.term)]
-    some = not (meant.common and meant.filter.not_delivered) and _are_some(meant)
-    if meant.common and not some:
-        seq = None if after is None else after.seq
-        query = search.by_blocks(
-            meant.connection, found, limit, seq, descending, meant.numbers
-        )
-        return _read(meant, query)
-    key = by_hand if some else number
-    return _listed(meant, found, None, key, after, descending, limit)
+    elif _by_index(meant) and not some:
+        found = [*meant.others, *search.walked(meant.term)]
+    else:
+        found = [*meant.others, held]
+    by_hand = None if first is None else _TIME
+    return _listed(meant, found, by_hand, _NUMBER, after, descending, limit)
 
 
-def _by_walk(
-    meant: Meant,
-    term: str,
-    by_hand: Any,
-    after: Optional[Place],
-    descending: bool,
-    limit: int,
-) -> list[Delivery]:
-    """Through what SQLite's index finds; no further than it takes to see that so
-    few of it are meant that it is better to sort what else is meant."""
-    walked, number = search.walked(term)
-    found = [*meant.others, *walked]
-    if meant.numbers is not None:
-        found.append(number.between(*meant.numbers))
-    if not _are_some(meant):
-        return _listed(meant, found, None, number, after, descending, limit)
+def _nearest_time(meant: Meant, descending: bool) -> Optional[int]:
+    """A time that nothing which is searched for is before, in a list's order: of all
+    that the store knew when it heard of the last, or first, of it."""
+    seq = search.nearest(meant.connection, meant.term or "", descending)
+    if seq is None:
+        return None
+    time: Any = _columns.created
+    known = _NUMBER <= seq if descending else _NUMBER >= seq
+    query = select(time).where(known)
+    query = query.order_by(time.desc() if descending else time).limit(1)
+    found = meant.connection.execute(query).scalar_one_or_none()
+    return None if found is None else int(found)
 
-    seq = None if after is None else after.seq
-    last = search.ahead(meant.connection, term, seq, descending, AHEAD)
-    if last is not None:
-        found.append(number > last if descending else number < last)
-    listed = _listed(meant, found, None, number, after, descending, limit)
-    if last is None or len(listed) == limit:
-        return listed
-    found = [*meant.others, search.holds(meant.connection, term)]
-    return _listed(meant, found, None, by_hand, after, descending, limit)
+
+def _time_ahead(
+    meant: Meant, rest: Sequence[Any], after: Optional[Place], descending: bool
+) -> Optional[int]:
+    """The time that so many deliveries have before it, if there is one."""
+    time: Any = _columns.created
+    query = select(time).where(*rest)
+    if after is not None:
+        seen = after.created
+        query = query.where(time <= seen if descending else time >= seen)
+    query = query.order_by(time.desc() if descending else time)
+    found = meant.connection.execute(query.offset(AHEAD).limit(1)).scalar_one_or_none()
+    return None if found is None else int(found)
 
 
 def _are_some(meant: Meant, most: Optional[int] = None) -> bool:
@@ -325,7 +343,7 @@ def _by_hand(meant: Meant, column: str) -> Optional[list[Any]]:
     if meant.term is None:
         return others if _are_some(meant, MANY) else None
     if _by_index(meant):
-        walked, _ = search.walked(meant.term)
+        walked = search.walked(meant.term)
         if search.are_some(meant.connection, walked):
             return [*others, *walked]
     some = not meant.sqlite or _are_some(meant)
@@ -353,7 +371,8 @@ def _listed(
         seen: Any = literal(after.seq)
         at: Any = number
         if first is not None:
-            value = after.created if first is _columns.created else after.value
+            by_time = first is _columns.created or first is _TIME
+            value = after.created if by_time else after.value
             at, seen = tuple_(first, number), tuple_(literal(value), seen)
         query = query.where(at < seen if descending else at > seen)
     order = [key.desc() for key in keys] if descending else keys

@@ -51,10 +51,7 @@ def find(
     back: bool = False,
 ) -> list[Delivery]:
     """At most ``limit`` deliveries in the order of ``sort``; those behind ``after`` if
-    given, or, if ``back``, those before it, the nearest first.
-
-    In the order of time, what is searched for comes as the store heard of it.
-    """
+    given, or, if ``back``, those before it, the nearest first."""
     found: list[Delivery] = []
     for part in lists.parts(lists.meant(connection, filter), sort, after, back):
         found += part(limit - len(found))

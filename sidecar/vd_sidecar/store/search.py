@@ -183,25 +183,26 @@ def _few_of_words(
     return None if len(found) > FEW else [_seq.in_(found)]
 
 
-def walked(term: str) -> tuple[Conditions, ColumnElement[int]]:
-    """The conditions of what SQLite's index finds, and the number by which it does."""
-    return [_match(term), _seq == _row], _index.c.rowid
+def walked(term: str) -> Conditions:
+    """The conditions of what SQLite's index finds."""
+    return [_match(term), _seq == _row]
 
 
-def ahead(
-    connection: Connection,
-    term: str,
-    after: Optional[int],
-    descending: bool,
-    steps: int,
-) -> Optional[int]:
-    """The number behind so many that SQLite's index finds, if there is one."""
-    rowid = _index.c.rowid
-    query = select(rowid).where(_match(term))
-    if after is not None:
-        query = query.where(rowid < after if descending else rowid > after)
-    query = query.order_by(rowid.desc() if descending else rowid)
-    found = connection.execute(query.offset(steps).limit(1)).scalar_one_or_none()
+def nearest(connection: Connection, term: str, last: bool) -> Optional[int]:
+    """The greatest, or least, number of what has ``term``, where an index tells it."""
+    if len(term) < LEAST or _BEGINNING.fullmatch(term.lower()):
+        return None
+    query: Any
+    if connection.dialect.name == "sqlite":
+        rowid = _index.c.rowid
+        query = select(rowid).where(_match(term)).limit(1)
+        query = query.order_by(rowid.desc() if last else rowid)
+    elif is_common(connection, term):
+        held = [holds(connection, term)]
+        query = select(by_blocks(connection, held, 1, None, last).subquery().c.seq)
+    else:
+        return None
+    found = connection.execute(query).scalar_one_or_none()
     return None if found is None else int(found)
 
 

@@ -6,13 +6,12 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Optional
 
-from attrs import evolve, frozen
+from attrs import frozen
 from multidict import MultiMapping
 
 from ..batch import rfc3339
 from ..store.lists import COLUMNS, CREATED
 from ..store.reads import NEWEST, Filter, Place, Sort
-from ..store.search import LEAST
 from . import asked
 from .guard import Refused
 from .pages_view import Viewer
@@ -38,7 +37,6 @@ class View:
     sort: Sort
     after: Optional[Place]
     before: Optional[Place]
-    short: bool  # what is searched for is too short to be a part
 
     @property
     def order(self) -> Pairs:
@@ -98,15 +96,10 @@ def view(given: MultiMapping[str], others: tuple[str, ...] = ()) -> View:
     """What an address in order asks for.  Raises ``Refused``."""
     others = OTHERS + others
     sort = asked.sort(given.get("sort"))
-    filter = asked.filter_of(asked.query(given, others))
-    short = filter.search is not None and len(filter.search) < LEAST
-    if short:
-        filter = evolve(filter, search=None, named=filter.search)
     return View(
-        filter=filter,
+        filter=asked.filter_of(asked.query(given, others)),
         pairs=tuple(pair for pair in given.items() if pair[0] not in others),
         sort=sort,
         after=asked.cursor(given.get("cursor"), sort),
         before=asked.cursor(given.get("before"), sort),
-        short=short,
     )

@@ -107,10 +107,6 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
         "Ticket ID, case or delivery ID",
         "Ticket-ID, Fall oder Zustell-ID",
     ),
-    "search_short": (
-        "Fewer than three characters are looked for as a whole, not as a part.",
-        "Weniger als drei Zeichen werden nur als Ganzes gesucht, nicht als Teil.",
-    ),
     "all": ("All", "Alle"),
     "output": ("Output", "Ziel"),
     "state": ("State", "Status"),
