@@ -94,6 +94,14 @@ def test_after_it_was_delivered(store: Store, config: Config, outcome: str) -> N
     assert ('"b": 2' in text) == (not RECEIVED[outcome])
 
 
+def test_a_ticket_of_the_other_is_not_its_own(store: Store, config: Config) -> None:
+    take(store, config, [sent(A, "delivered", ticket_id=None, ticket_error="missing")])
+    take(store, config, [sent(B, "delivered", time=LATER)])
+    found, _, (other,) = contents(store)
+    assert (found.ticket_id, found.digest) == (None, digest(A))
+    assert (other.ticket_id, other.digest) == (ticket(B), digest(B))
+
+
 @pytest.mark.parametrize("first", ["failed", "accepted"])
 @pytest.mark.parametrize("outcome", ["failed", "accepted"])
 def test_while_the_first_is_pending(
