@@ -109,7 +109,7 @@ def test_every_series_is_there_from_the_start(config: Config) -> None:
         before = scrape(served)
         retry, notify = served.service.retry, served.service.notify
         take(served.store, config, [delivered("a"), *given_up("b"), record("c")])
-        retry.outcomes.update(("delivered", "failed", "lost", "not_sent"))
+        retry.outcomes.update(("delivered", "failed", "refused", "lost", "not_sent"))
         notify.sent.update(notify.kinds)
         notify.failed.update(notify.kinds)
         after = scrape(served)

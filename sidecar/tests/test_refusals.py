@@ -102,6 +102,8 @@ def test_whatever_a_location_has_become_is_no_outcome(
     assert "308" in told["refusal"] and told["refusals"] == 1
     page = edge.sidecar.get("/deliveries/moved/moved").text
     assert "308 Permanent Redirect" in page and address in page
+    name = 'vd_sidecar_attempts_total{outcome="refused"}'
+    assert edge.sidecar.metric(name) == len(BECOME)
     refusals = checks(edge)["refusals"]
     assert refusals["status"] == "warning" and "1 deliveries of output" in (
         refusals["text"]

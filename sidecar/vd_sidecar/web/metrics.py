@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "vd_sidecar_"
-OUTCOMES = (DELIVERED, FAILED, "lost", "not_sent")
+OUTCOMES = (DELIVERED, FAILED, "refused", "lost", "not_sent")
 
 Samples = Iterable[tuple[tuple[str, ...], float]]  # values of the labels, the value
 
@@ -121,7 +121,8 @@ class _Families(Collector):
         yield _counter(
             "attempts_total",
             "Attempts that were made through nginx: delivered, failed, "
-            "lost (no answer was heard), not_sent (nginx did not take them).",
+            "refused (nginx made none), lost (no answer was heard), "
+            "not_sent (nginx did not take them).",
             _each(OUTCOMES, retry.outcomes),
             ("outcome",),
         )
