@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict, deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Awaitable, Callable, Coroutine, Iterable, Optional
 from typing import Protocol, TypeVar
 
@@ -96,6 +97,7 @@ class Retry:
             _Held
         ] = []  # they have their places, but not their bodies
         self._looking = False
+        self._looker = ThreadPoolExecutor(1, "looker")  # one has one heap to fill
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._mine: set[int] = set()  # under lease, and not settled yet
@@ -170,6 +172,7 @@ class Retry:
             await asyncio.wait(self._tasks, timeout=grace)
         for task in self._tasks:
             task.cancel()
+        self._looker.shutdown(wait=False)
 
         await self._settle_by_answer()
         await self._give_back()
@@ -308,12 +311,15 @@ class Retry:
 
         All that came during one look at the store share the next.
         """
+        loop = asyncio.get_running_loop()
         try:
             while self._beginning:
                 several, self._beginning = self._beginning, []
                 claims = [held.claim for held in several]
                 try:
-                    contents = await asyncio.to_thread(self._ready, claims)
+                    contents = await loop.run_in_executor(
+                        self._looker, self._ready, claims
+                    )
                 except Exception as error:  # whatever it is, it costs no place
                     log.error("cannot look at what is due", error=reason(error))
                     contents = {}
