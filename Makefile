@@ -32,9 +32,9 @@ FOR_DEBIAN = $(filter $(DEBIAN_SRC),$(NGINX_SRC))
 
 TEST_PACKAGES = black ca-certificates clang clang-tidy cppcheck curl dpkg-dev \
 	e2fsprogs jq \
-	libclang-rt-dev libcmocka-dev liblist-moreutils-perl \
+	libclang-rt-dev libcmocka-dev libgd-dev liblist-moreutils-perl \
 	libtest-base-perl libtest-longstring-perl libtext-diff-perl \
-	libwww-perl llvm mount mypy openssl patch perl procps prometheus pyflakes3 \
+	libwww-perl libxslt1-dev llvm mount mypy openssl patch perl procps prometheus pyflakes3 \
 	postgresql python3 python3-aiosmtpd python3-hypothesis python3-jsonschema \
 	python3-pytest python3-pytest-timeout python3-pytest-xdist python3-trustme \
 	python3-typeshed \
