@@ -237,13 +237,14 @@ const tests = {
     const page = await open("/deliveries?output=28");
     await page.getByText("Live", { exact: true }).waitFor();
     await tell("away");
+    const there = await page.getByText("C-2026-2000").count();
     await page.getByText("Not up to date: the store is away").waitFor();
     assert.equal(await page.locator("#live.away").count(), 1);
     await picture(page, "list-store-away");
     await tell("deliver 1");
     await tell("back");
     await page.getByText("Live", { exact: true }).waitFor();
-    await page.getByText("C-2026-2000").waitFor();
+    await page.getByText("C-2026-2000").nth(there).waitFor();
     page.complaints = page.complaints.filter((each) => !each.includes("503"));
     await close(page);
   },

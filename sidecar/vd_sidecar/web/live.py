@@ -50,9 +50,9 @@ class Live:
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
         )
-        await response.prepare(request)
         self._open += 1
         try:
+            await response.prepare(request)
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._watch())
             await self._tell(response)
