@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import http.client
 import os
+import socket
 import subprocess
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 from urllib.parse import quote
 
 import pytest
 from attrs import evolve
 
-import vd_sidecar.config
 from conftest import StartEdge
 from receiver import Receiver
 from served import Served
@@ -61,7 +61,7 @@ def test_odd_texts_are_answered(served: Served, name: str) -> None:
         status = served.ask(path).status
         assert status < 500, path
     for act in ("retry", "cancel", "forget"):
-        for body in (
+        bodies: list[dict[str, Any]] = [
             {"ids": [text]},
             {"ids": ["known", text], "output": text},
             {"filter": {"search": text}},
@@ -69,7 +69,8 @@ def test_odd_texts_are_answered(served: Served, name: str) -> None:
             {"filter": {"case": text}, "cursor": text},
             {"filter": {text: text}},
             {text: text},
-        ):
+        ]
+        for body in bodies:
             answer = served.post(f"/api/deliveries/{act}", {**body, "dry_run": True})
             assert answer.status < 500, (act, body, answer.text)
 
@@ -124,11 +125,11 @@ def test_an_edge_keeps_its_name(
     """The host is called otherwise after a move, the edge is not."""
     file = tmp_path / "vd.toml"
     file.write_text(f'journal = "{journal}"\nstore = "sqlite:////s"\n')
-    monkeypatch.setattr(vd_sidecar.config.socket, "gethostname", lambda: "old")
+    monkeypatch.setattr(socket, "gethostname", lambda: "old")
     first = load(str(file)).edge
     assert first == f"old:{journal}"  # as it was called by versions before
     journals.remember_edge(str(journal), first)
-    monkeypatch.setattr(vd_sidecar.config.socket, "gethostname", lambda: "new")
+    monkeypatch.setattr(socket, "gethostname", lambda: "new")
     assert load(str(file)).edge == first
     journals.remember_edge(str(journal), "other")
     assert load(str(file)).edge == first

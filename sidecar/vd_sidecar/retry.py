@@ -228,8 +228,8 @@ class Retry:
                     output=output,
                     deliveries=count,
                 )
-        outputs = [*self._config.outputs.values(), self._config]
-        window = max(each.alerts.window for each in outputs)
+        alerts = [each.alerts for each in self._config.outputs.values()]
+        window = max(each.window for each in [self._config.alerts, *alerts])
         if notices.bring_forward(connection, now, max(window, NOTICE_SECONDS) + 60.0):
             log.warning("notices were due later than possible, brought forward")
         self._corrected = steady()
