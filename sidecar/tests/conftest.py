@@ -30,6 +30,7 @@ os.environ.setdefault(
 def pytest_configure() -> None:
     """What ends with SIGTERM cleans up as what ends with Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.umask(0o022)  # whose tests these are, modes are as they say
     settings.load_profile(profiles.ORDINARY)
 
 
