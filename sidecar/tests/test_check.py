@@ -599,6 +599,35 @@ def test_deliveries_that_wait_for_a_location_that_is_gone(
     assert not [each for each in found if "/outputs/30" in each.text]
 
 
+def test_a_location_of_another_server_is_asked_for_by_its_host(
+    directory: Path,
+) -> None:
+    """As a retry asks for it; the default server has none of that name."""
+
+    asked: list[bytes] = []
+
+    async def answer(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 404 No\r\nServer: nginx\r\nConnection: close\r\n")
+        writer.write(b"Content-Length: 0\r\n\r\n")
+        writer.close()
+
+    async def run_it() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            places = {("/a", "cases.example.com"): 1, ("/b", None): 0}
+            await check_net.check_nginx(f"http://127.0.0.1:{port}", places)
+
+    asyncio.run(run_it())
+    (one,) = [each for each in asked if each.startswith(b"OPTIONS /a ")]
+    assert b"Host: cases.example.com\r\n" in one
+    (other,) = [each for each in asked if each.startswith(b"OPTIONS /b ")]
+    assert b"Host: 127.0.0.1:" in other
+
+
 def test_an_nginx_that_does_not_write_this_journal(
     directory: Path, start_nginx: StartNginx, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from .check_files import (
     check_sqlite,
     check_templates,
 )
-from .check_net import check_nginx, check_postgresql, check_web
+from .check_net import Place, check_nginx, check_postgresql, check_web
 from .check_unit import check_unit
 from .compose import OURS
 from .config import Config, Output, Smtp
@@ -143,7 +143,7 @@ class _Kept:
     """What the store knows, as far as it can be asked."""
 
     outputs: frozenset[str] = frozenset()
-    waiting: Mapping[str, int] = {}  # of each uri, how many deliveries
+    waiting: Mapping[Place, int] = {}  # for each, how many deliveries
 
 
 def _kept(url: Optional[str]) -> _Kept:
@@ -163,13 +163,13 @@ def _kept(url: Optional[str]) -> _Kept:
 
 
 def _locations(
-    config: Config, records: Iterable[Record], waiting: Mapping[str, int]
-) -> dict[str, int]:
+    config: Config, records: Iterable[Record], waiting: Mapping[Place, int]
+) -> dict[Place, int]:
     """Where the sidecar would POST to, and how many deliveries wait for each."""
-    uris = {record.uri: 0 for record in records}
+    places: dict[Place, int] = {(each.uri, each.host): 0 for each in records}
     if config.callback.location is not None:
-        uris[config.callback.location] = 0
-    return {**uris, **waiting}
+        places[config.callback.location, None] = 0
+    return {**places, **waiting}
 
 
 def _check_outputs(config: Config, known: Collection[str]) -> list[Finding]:

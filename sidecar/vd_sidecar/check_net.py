@@ -29,6 +29,8 @@ from .values import is_loopback, split_address
 SECONDS = 5.0
 MOST_LOCATIONS = 50
 
+Place = tuple[str, Optional[str]]  # uri, and what to send as Host
+
 
 @frozen
 class _Reply:
@@ -38,11 +40,11 @@ class _Reply:
 
 
 async def check_nginx(
-    nginx: str, uris: Mapping[str, int], writers: Collection[int] = ()
+    nginx: str, places: Mapping[Place, int], writers: Collection[int] = ()
 ) -> list[Finding]:
-    """Whether nginx answers, and whether the locations ``uris`` deliver.
+    """Whether nginx answers, and whether the locations at ``places`` deliver.
 
-    ``uris``: how many deliveries wait for each.  ``writers``: the workers that write
+    ``places``: how many deliveries wait for each.  ``writers``: the workers that write
     to the journal, which must be this nginx's.
     """
     if nginx.startswith("unix:"):
@@ -63,8 +65,9 @@ async def check_nginx(
         if "nginx" not in root.server.lower():
             text = f"{nginx} answers, but as {root.server[:60]!a}, not as nginx"
             found.append(warning("nginx", text, "name the address of nginx itself"))
-        for uri in sorted(uris, key=lambda uri: (-uris[uri], uri))[:MOST_LOCATIONS]:
-            found.append(await _check_location(session, nginx, uri, uris[uri]))
+        order = sorted(places, key=lambda place: (-places[place], *map(str, place)))
+        for place in order[:MOST_LOCATIONS]:
+            found.append(await _check_location(session, nginx, place, places[place]))
     found += await asyncio.to_thread(_check_writers, nginx, writers)
     return found or [ok("nginx", f"{nginx} answers")]
 
@@ -90,10 +93,15 @@ def _connector(nginx: str) -> aiohttp.BaseConnector:
     return aiohttp.TCPConnector()
 
 
-async def _ask(session: aiohttp.ClientSession, nginx: str, uri: str) -> _Reply:
+async def _ask(
+    session: aiohttp.ClientSession, nginx: str, uri: str, host: Optional[str] = None
+) -> _Reply:
     base = "http://localhost" if nginx.startswith("unix:") else nginx
     address = Address(base + uri, encoded=True)
-    async with session.options(address, allow_redirects=False) as response:
+    headers = {"Host": host} if host else {}
+    async with session.options(
+        address, headers=headers, allow_redirects=False
+    ) as response:
         head = await response.content.read(1024)
         takes = (
             response.status == 405
@@ -186,10 +194,11 @@ def _hex(name: tuple[Any, ...]) -> str:
 
 
 async def _check_location(
-    session: aiohttp.ClientSession, nginx: str, uri: str, waiting: int
+    session: aiohttp.ClientSession, nginx: str, place: Place, waiting: int
 ) -> Finding:
+    uri, host = place
     try:
-        reply = await _ask(session, nginx, uri)
+        reply = await _ask(session, nginx, uri, host)
     except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as problem:
         return _no_answer(nginx, problem)
     except ValueError:
@@ -204,8 +213,8 @@ async def _check_location(
         text = f"{uri} refuses requests from here (403)"
         return error("nginx", text, 'see "allow", "deny" and "limit_except" there')
     remedy = (
-        'see which server and location of nginx takes it; "internal" ones and other '
-        "server names are not reached from here"
+        'see which server and location of nginx takes it; "internal" ones are not '
+        "reached from here"
     )
     return error("nginx", text, remedy)
 

@@ -144,12 +144,18 @@ def tallies(connection: Connection) -> list[Tally]:
     return [Tally(*row) for row in rows]
 
 
-def waiting(connection: Connection, most: int = 50) -> dict[str, int]:
-    """For which uris the most deliveries wait, and how many."""
-    uri, count = _deliveries.c.uri, func.count()
-    query = select(uri, count).where(_deliveries.c.state == PENDING).group_by(uri)
-    rows = connection.execute(query.order_by(count.desc(), uri).limit(most))
-    return {row[0]: int(row[1]) for row in rows}
+def waiting(
+    connection: Connection, most: int = 50
+) -> dict[tuple[str, Optional[str]], int]:
+    """For which uris, and hosts, the most deliveries wait, and how many."""
+    place, count = (_deliveries.c.uri, schema.bodies.c.host), func.count()
+    query = select(*place, count).where(_deliveries.c.state == PENDING)
+    query = query.outerjoin_from(
+        _deliveries, schema.bodies, schema.bodies.c.delivery == _deliveries.c.seq
+    )
+    query = query.group_by(*place).order_by(count.desc(), *place).limit(most)
+    rows = connection.execute(query)
+    return {(row[0], row[1]): int(row[2]) for row in rows}
 
 
 def edges(connection: Connection) -> list[str]:
