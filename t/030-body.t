@@ -62,7 +62,9 @@ CONF
 # What is told of a body that arrived, without the quotes in it.
 sub arrived {
     my ($body) = @_;
-    return sprintf '"status":200,"ticket_id":"%d %s","ticket_error":null,', length $body,
+    my $length = length $body;
+    $body =~ s/</\\u003c/g;
+    return sprintf '"status":200,"ticket_id":"%d %s","ticket_error":null,', $length,
         quotemeta $body;
 }
 
