@@ -208,11 +208,12 @@ print("and whatever else", file=sys.stderr)
 
 
 def written_to(stderr: int, program: str = PROGRAM) -> None:
+    environment: dict[str, str] = {}  # PYTHONUNBUFFERED would hide what waits
     subprocess.run(
         [sys.executable, "-c", program],
         stderr=stderr,
         check=True,
-        env={},  # PYTHONUNBUFFERED would hide what waits in a buffer
+        env=environment,
         cwd=Path(log.__file__).parents[1],
     )
 
