@@ -486,6 +486,11 @@ ngx_http_vd_take_digest(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
 static ngx_int_t
 ngx_http_vd_take_values(ngx_http_request_t *r, ngx_http_vd_ctx_t *ctx)
 {
+    if (ctx->conf->journal && !ctx->retry && ngx_http_vd_long_uri(r)) {
+        return ngx_http_vd_send_error(r, NGX_HTTP_REQUEST_URI_TOO_LARGE,
+                                      "URI is too long to be sent again");
+    }
+
     switch (ngx_http_vd_eval_values(ctx)) {
 
     case NGX_OK:

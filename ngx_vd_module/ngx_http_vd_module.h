@@ -339,6 +339,9 @@ ngx_int_t ngx_http_vd_kept_text(ngx_http_vd_ctx_t *ctx, ngx_str_t *text);
  */
 void ngx_http_vd_record(ngx_http_vd_ctx_t *ctx);
 
+/* Whether a retry could not bring the URI that is recorded. */
+ngx_uint_t ngx_http_vd_long_uri(ngx_http_request_t *r);
+
 /* ngx_http_vd_answer.c */
 
 /*

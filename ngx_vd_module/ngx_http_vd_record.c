@@ -161,6 +161,35 @@ ngx_http_vd_record_uri(ngx_http_request_t *r, ngx_str_t *uri)
 
 
 /*
+ * Whether the request line of a retry would be too long for nginx, although
+ * that of the first attempt was not: it was in fewer bytes, or of HTTP/2.
+ */
+
+ngx_uint_t
+ngx_http_vd_long_uri(ngx_http_request_t *r)
+{
+    size_t                     i, len;
+    ngx_http_core_srv_conf_t  *cscf;
+
+    len = sizeof("POST / HTTP/1.1" CRLF) - 1 + r->unparsed_uri.len;
+
+    if (r->unparsed_uri.len && r->unparsed_uri.data[0] == '/') {
+        len--;
+    }
+
+    for (i = 0; i < r->unparsed_uri.len; i++) {
+        len += (r->unparsed_uri.data[i] >= 0x80) ? 2 : 0;
+    }
+
+    cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
+
+    return len > cscf->large_client_header_buffers.size
+           && (len > r->request_line.len + 2
+               || r->http_version >= NGX_HTTP_VERSION_20);
+}
+
+
+/*
  * By what the same server{} is found again: the host of the request line, or
  * the Host header, with its port if it has one; the server's own name if the
  * app named none.

@@ -373,8 +373,22 @@ subtest 'the sixth kilobyte and the seventh' => sub {
     told_is($typed->('plain', 'x' x 7000), '202 t pending', 'one that does not');
     told_is(exchange($nginx, again($nginx->record('plain'), 2)), '202 t pending', 'which a retry can bring, too');
 
+    # the request line's "POST ", "/t?x=", " HTTP/1.1" and its end
+    my $asked = sub { exchange($nginx, first_request($_[0], uri => "$_[1]?x=$_[2]")) };
+    my $fits = int((8192 - 5 - 5 - 9 - 2) / 3);
+    my $uri_error = '414 URI is too long to be sent again';
+    told_is($asked->('uri', '/t', "\xe9" x $fits), '202 t pending', 'a URI that triples in ASCII');
+    told_is(exchange($nginx, again($nginx->record('uri'), 2)), '202 t pending', 'which a retry can bring');
+    $count = attempts($nginx);
+    told_is($asked->('more', '/t', "\xe9" x ($fits + 1)), $uri_error, 'one byte more');
+    told_is($asked->('more', '/ack', "\xe9" x 3000), $uri_error, 'with vd_ack journal');
+    is(attempts($nginx), $count, 'nothing was attempted');
+    told_is($asked->('ascii', '/t', 'x' x 8000), '202 t pending', 'one that does not');
+    told_is(exchange($nginx, again($nginx->record('ascii'), 2)), '202 t pending', 'which a retry can bring, too');
+    told_is($asked->('off', '/off', "\xe9" x 3000), '502 off failed', 'where there is no journal');
+
     told_is($post->('/off', 7500), '502 off failed', 'where nothing is kept');
-    is(length header_of(wire($off_name, 1), 'X-A'), 7500, 'it is sent');
+    is(length header_of(wire($off_name, 2), 'X-A'), 7500, 'it is sent');
     all_well($nginx);
 };
 
