@@ -408,6 +408,7 @@ vd_pass http://127.0.0.1; vd_secret_file secret;    => no "vd_output" is defined
 vd_pass http://127.0.0.1; vd_output 28;             => no "vd_secret_file" is defined for the "vd_pass" directive
 vd_output 28;                                       => "vd_output" "28" is without "vd_pass" in its location
 vd_output 28; vd_secret_file secret;                => "vd_output" "28" is without "vd_pass" in its location
+vd_pass http://127.0.0.1; vd_output 28; vd_secret_file secret; proxy_pass http://127.0.0.1; => "vd_pass" has no effect beside another directive that answers the requests of its location
 
 
 === TEST 18: a nested location has neither vd_pass nor vd_output of the one around it
