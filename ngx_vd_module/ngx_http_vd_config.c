@@ -153,11 +153,12 @@ ngx_http_vd_merge_loc_conf(ngx_conf_t *cf, void *parent, void *child)
         clcf->handler = ngx_http_vd_handler;
     }
 
-    if (!clcf->noname && conf->origin && clcf->handler != ngx_http_vd_handler)
+    if (!clcf->noname && conf->origin
+        && clcf->handler != ngx_http_vd_handler)
     {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                      "\"vd_pass\" has no effect beside another directive that "
-                      "answers the requests of its location in %s:%ui",
+                      "\"vd_pass\" has no effect beside another directive "
+                      "that answers the requests of its location in %s:%ui",
                       conf->file, conf->line);
         return NGX_CONF_ERROR;
     }

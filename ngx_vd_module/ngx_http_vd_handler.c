@@ -29,6 +29,7 @@ static ngx_int_t ngx_http_vd_take_id(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx, const char **error);
 static ngx_int_t ngx_http_vd_take_attempt(ngx_http_request_t *r,
     ngx_http_vd_ctx_t *ctx, const char **error);
+static ngx_uint_t ngx_http_vd_is_header(u_char *key, const char *name);
 static ngx_int_t ngx_http_vd_make_id(ngx_http_request_t *r, ngx_str_t *id);
 static u_char *ngx_http_vd_random(ngx_log_t *log);
 static void ngx_http_vd_body_handler(ngx_http_request_t *r);
@@ -256,8 +257,7 @@ ngx_http_vd_get_header(ngx_http_request_t *r, const char *name,
         for (i = 0; i < part->nelts; i++) {
 
             if (header[i].key.len == len
-                && ngx_strncasecmp(header[i].key.data, (u_char *) name, len)
-                   == 0)
+                && ngx_http_vd_is_header(header[i].key.data, name))
             {
                 *value = header[i].value;
                 n++;
@@ -266,6 +266,31 @@ ngx_http_vd_get_header(ngx_http_request_t *r, const char *name,
     }
 
     return n;
+}
+
+
+/*
+ * Of the same length.  An underscore is a hyphen, as it is to nginx's own
+ * variables: what $http_vd_attempt lets through has no other VD-Attempt.
+ */
+
+static ngx_uint_t
+ngx_http_vd_is_header(u_char *key, const char *name)
+{
+    u_char  ch;
+
+    while (*name) {
+        ch = (*key == '_') ? '-' : *key;
+
+        if (ngx_tolower(ch) != ngx_tolower((u_char) *name)) {
+            return 0;
+        }
+
+        key++;
+        name++;
+    }
+
+    return 1;
 }
 
 

@@ -332,8 +332,13 @@ ngx_http_vd_keep_values(ngx_http_vd_ctx_t *ctx,
         ngx_http_vd_keep(ctx, VD_KEPT_CASE, NULL, &ctx->case_id);
     }
 
+    type = ngx_http_vd_content_type(ctx);
+
+    if (type->len > VD_KEPT_MAX) {
+        return NGX_DECLINED;
+    }
+
     if (ngx_http_vd_odd_type(ctx)) {
-        type = ngx_http_vd_content_type(ctx);
 
         /* a retry also has what JSON makes of it, three bytes for each */
 

@@ -164,6 +164,15 @@ ngx_http_vd_ssl_warn_of_address(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *prev,
         return;
     }
 
+    if (conf->origin->host.len && conf->origin->host.data[0] == '/') {
+        ngx_log_error(NGX_LOG_WARN, cf->log, 0,
+                      "no certificate can be verified for a unix domain "
+                      "socket, \"vd_ssl_name\" is needed for "
+                      "the \"vd_pass\" directive in %s:%ui",
+                      conf->file, conf->line);
+        return;
+    }
+
     host = &conf->host;
     last = host->data + host->len;
 

@@ -68,7 +68,8 @@ void vd_http_start(vd_http_t *http, unsigned max_interim);
  * after VD_HTTP_HEAD the body does.  What cannot become a status line is
  * VD_HTTP_ERROR at its first wrong byte.
  *
- * Lines of a head end in CRLF or, as RFC 9112, 2.2 allows, in LF.
+ * Lines of a head end in CRLF or, as RFC 9112, 2.2 allows, in LF.  A field on
+ * several lines (5.2) is an error, as it is to nginx.
  */
 vd_http_e vd_http_read_head(vd_http_t *http, const unsigned char *data,
     size_t len);

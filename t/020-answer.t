@@ -299,7 +299,30 @@ delivery "case-1" to output "28" failed
 
 
 
-=== TEST 11: without a key the id is a UUIDv7, as answered so sent
+=== TEST 11: an underscore for a hyphen, which nginx's own variables take for the same
+--- config
+    underscores_in_headers on;
+    location = /vd {
+        vd_pass http://unix:$TEST_NGINX_HTML_DIR/receiver.sock;
+        vd_output 28;
+        add_header X-Peer $upstream_addr always;
+    }
+--- request eval
+[("POST /vd\n{}") x 4]
+--- more_headers eval
+["Idempotency-Key: a\nIdempotency_Key: b", "VD_Attempt: \nVD-Attempt: 2", "VD-Attempt: 2\nVD_Attempt: ",
+ "VD_Output: 28"]
+--- error_code eval
+[(400) x 4]
+--- response_headers eval
+[("Content-Type: application/json\n! X-Peer") x 4]
+--- response_body eval
+["{\"error\":\"more than one Idempotency-Key\"}\n", ("{\"error\":\"more than one VD-Attempt\"}\n") x 2,
+ "{\"error\":\"VD-Output without VD-Attempt\"}\n"]
+
+
+
+=== TEST 12: without a key the id is a UUIDv7, as answered so sent
 --- config
     location = /vd {
         vd_pass http://unix:$TEST_NGINX_HTML_DIR/receiver.sock;
@@ -313,7 +336,7 @@ qr/^\{"id":"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}
 
 
 
-=== TEST 12: such ids are in the order of their time, which is the present
+=== TEST 13: such ids are in the order of their time, which is the present
 --- config
     location = /vd {
         vd_pass http://unix:$TEST_NGINX_HTML_DIR/receiver.sock;
@@ -332,7 +355,7 @@ qr/^\{"id":"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}
 
 
 
-=== TEST 13: ids that are made at once differ
+=== TEST 14: ids that are made at once differ
 --- config
     location = /vd {
         vd_pass http://unix:$TEST_NGINX_HTML_DIR/receiver.sock;
@@ -349,7 +372,7 @@ qr/^\{"id":"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}
 
 
 
-=== TEST 14: the number of the attempt
+=== TEST 15: the number of the attempt
 --- config
     location = /vd {
         vd_pass http://unix:$TEST_NGINX_HTML_DIR/receiver.sock;
@@ -364,7 +387,7 @@ qr/^\{"id":"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}
 
 
 
-=== TEST 15: an invalid VD-Attempt
+=== TEST 16: an invalid VD-Attempt
 --- config
     location = /vd {
         vd_pass http://unix:$TEST_NGINX_HTML_DIR/receiver.sock;
@@ -384,7 +407,7 @@ qr/^\{"id":"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}
 
 
 
-=== TEST 16: error_page replaces no answer
+=== TEST 17: error_page replaces no answer
 --- config
     error_page 400 405 500 502 503 504 /page;
     recursive_error_pages on;
@@ -415,7 +438,7 @@ qr/^\{"id":"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}
 
 
 
-=== TEST 17: nor does one with "="
+=== TEST 18: nor does one with "="
 --- config
     error_page 400 405 500 502 503 504 = /page;
     location = /page {
@@ -445,7 +468,7 @@ qr/^\{"id":"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}
 
 
 
-=== TEST 18: reached through error_page, the status is that of the delivery
+=== TEST 19: reached through error_page, the status is that of the delivery
 --- config
     location = /plain {
         error_page 404 @vd;
@@ -487,7 +510,7 @@ qr/^\{"id":"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}
 
 
 
-=== TEST 19: a ticket id of any characters is JSON in the answer
+=== TEST 20: a ticket id of any characters is JSON in the answer
 --- cases
 delivered 200 plain <- reply 200 {"ticket_id":"plain"}
 delivered 200 a\"b <- reply 200 {"ticket_id":"a\\"b"}

@@ -725,12 +725,13 @@ location /t { vd_pass https://%; vd_output 28; vd_secret_file secret; }
 127.0.0.1          => no certificate can be verified for an IP address, "vd_ssl_name" is needed for "127.0.0.1" of the "vd_pass" directive
 127.0.0.1:8443/a:b => no certificate can be verified for an IP address, "vd_ssl_name" is needed for "127.0.0.1:8443" of the "vd_pass" directive
 [::1]:8443         => no certificate can be verified for an IP address, "vd_ssl_name" is needed for "[::1]:8443" of the "vd_pass" directive
+unix:/run/a.sock    => no certificate can be verified for a unix domain socket, "vd_ssl_name" is needed for the "vd_pass" directive
 --- accepted
 127.0.0.1; vd_ssl_verify off
 127.0.0.1; vd_ssl_name receiver.test
 [::1]:8443; vd_ssl_name receiver.test
 localhost:8443
-unix:/run/a.sock
+unix:/run/a.sock; vd_ssl_name receiver.test
 
 
 === TEST 45: secrets that are hardly meant so

@@ -370,7 +370,8 @@ subtest 'the sixth kilobyte and the seventh' => sub {
     told_is($typed->('odd', "\xe9" x 2048), '202 t pending', 'a type that triples in JSON');
     told_is(exchange($nginx, again($nginx->record('odd'), 2)), '202 t pending', 'which a retry can bring');
     told_is($typed->('more', "\xe9" x 2049), $error, 'one byte more');
-    told_is($typed->('plain', 'x' x 7000), '202 t pending', 'one that does not');
+    told_is($typed->('plain', 'x' x 6144), '202 t pending', 'one that does not');
+    told_is($typed->('more', 'x' x 6145), $error, 'one byte more');
     told_is(exchange($nginx, again($nginx->record('plain'), 2)), '202 t pending', 'which a retry can bring, too');
 
     # the request line's "POST ", "/t?x=", " HTTP/1.1" and its end
