@@ -356,10 +356,21 @@ async def _cut(reader: Any, writer: Any) -> None:
     await writer.drain()
 
 
-@pytest.mark.parametrize("talk", [_silent, _gone, _cut])
-def test_a_lost_answer_is_not_taken_for_a_refusal(talk: Talk) -> None:
-    with pytest.raises(Lost):
-        attempt(Stranger(talk=talk), timeout=0.5)
+@pytest.mark.parametrize(
+    "talk, text",
+    [
+        (_silent, "gave no answer within 0.5 s"),
+        (_gone, "closed the connection without an answer"),
+        (_cut, "broke off its answer"),
+    ],
+)
+def test_a_lost_answer_is_not_taken_for_a_refusal(talk: Talk, text: str) -> None:
+    """But it is said whose it is, should the journal not know of it either."""
+    stranger = Stranger(talk=talk)
+    with pytest.raises(Lost) as caught:
+        attempt(stranger, timeout=0.5)
+    assert str(caught.value).startswith("nginx at http://127.0.0.1:")
+    assert str(caught.value).endswith(text)
 
 
 def test_nobody_is_there() -> None:

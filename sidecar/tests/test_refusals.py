@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import http.client
 import json
-from typing import Any, Mapping
+import socket
+import struct
+import threading
+import time
+from typing import Any, Iterator, Mapping
 
 import pytest
 
 from conftest import StartEdge, StartNginx
 from edge import ATTEMPT, Edge
-from journal_writer import Segment, failed
+from journal_writer import Segment, delivered, failed
 from processes import wait_for
 from receiver import Receiver
 from rig import Output
@@ -162,6 +166,108 @@ def test_what_is_refused_for_long_is_given_up(
     edge.sidecar.cli_json("retry", "homeless")
     assert edge.view.wait("delivered", "homeless").refusal is None
     assert receiver.stats().requests == 2
+
+
+# ---- no answer ----
+
+SILENT = {
+    "closes": "closed the connection without an answer",
+    "resets": "closed the connection without an answer",
+    "hangs": "gave no answer within 1 s",
+    "breaks": "broke off its answer",
+}
+RESET = struct.pack("ii", 1, 0)  # what close() does then
+
+
+class Mute:
+    """Listens where nginx should, takes each request, and answers none of them."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[float, str]] = []  # when, and of which output
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            how = client.recv(65536).split()[1].rpartition(b"/")[2].decode()
+            self.heard.append((time.monotonic(), how))
+            if how == "hangs":
+                self._open.append(client)
+                continue
+            if how == "breaks":
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")
+            if how == "resets":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            client.close()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for each in (self._listener, *self._open):
+            each.close()
+
+
+@pytest.fixture
+def mute() -> Iterator[Mute]:
+    one = Mute()
+    yield one
+    one.close()
+
+
+def test_who_never_answers_is_heard_of(start_edge: StartEdge, mute: Mute) -> None:
+    """As of a refusal, once the lease is over and the journal told nothing."""
+    retry = {"timeout": "1s", "attempts": 9, "refused_for": "1ms"}
+    edge = start_edge("28", nginx=mute.url, retry=retry)
+    with Segment(edge.nginx.journal) as segment:
+        began = time.monotonic()
+        segment.write(*(failed(f"is-{how}", how, time=1) for how in SILENT))
+        for how, text in SILENT.items():
+            one = heard(edge, f"is-{how}")
+            assert (one.state, one.attempts, one.owner) == ("pending", 1, None)
+            assert one.due is not None and one.refused is not None
+            assert one.due - one.refused == 60_000
+            start = f"nginx at {mute.url}, /outputs/{how}, {text}"
+            assert str(one.refusal).startswith(start), one.refusal
+            (alert,) = edge.view.alerts(how)
+            assert (alert.kind, alert.count, one.alert) == ("refused", 1, alert.seq)
+        assert time.monotonic() - began > 7.0  # its lease
+        assert sorted(how for _, how in mute.heard) == sorted(SILENT)
+        assert checks(edge)["refusals"]["status"] == "warning"
+
+        # the journal has the last word, however late
+
+        segment.write(failed("is-closes", "closes", attempt=2))
+        segment.write(delivered("is-resets", "resets", attempt=2))
+        one = edge.view.wait("delivered", "is-resets")
+        assert (one.attempts, one.refusals, one.refusal) == (2, 0, None)
+        one = edge.view.wait_attempts("is-closes", 2)
+        assert (one.state, one.refusals, one.status) == ("pending", 0, 503)
+
+    edge.sidecar.cli_json("retry", "is-hangs", "is-breaks")
+    one = edge.view.wait("failed", "is-hangs", "is-breaks")
+    assert (one.reason, one.attempts) == ("refused", 1)
+    assert "broke off its answer" in str(one.refusal)
+    times = [at for at, how in mute.heard if how == "breaks"]
+    assert len(times) == 2 and times[1] - times[0] >= 7.0
+
+
+def test_a_location_that_closes_is_heard_of(
+    start_edge: StartEdge, receiver: Receiver
+) -> None:
+    edge = start_edge("28", retry={"timeout": "1s", "backoff": ["50ms"]})
+    edge.sidecar.pause()
+    edge.fail("28", "mine")
+    become(edge, Output("28", more="return 444;"))
+    edge.sidecar.resume()
+    assert "closed the connection without an answer" in str(heard(edge, "mine").refusal)
+    become(edge, Output("28"))
+    edge.sidecar.cli_json("retry", "mine")
+    assert edge.view.wait("delivered", "mine").attempts == 2
 
 
 # ---- another's location ----

@@ -426,6 +426,8 @@ def test_an_attempt_that_died_with_nginx_is_made_again(
     wait_for(lambda: receiver.stats().in_flight, "the attempt")
     edge.nginx.kill()
     edge.nginx.start()
+    wait_for(lambda: edge.view.get("died").refusals, "the end of its lease")
+    edge.sidecar.cli_json("retry", "died")
     delivery = edge.view.wait("delivered", "died")
     assert delivery.attempts == 1  # of the other nobody knows
     assert [each.status for each in receiver.requests(id="died")] == [None, 200]

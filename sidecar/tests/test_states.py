@@ -149,6 +149,7 @@ class Case:
     fences: int = 0
     content: bytes = b""  # which is its own; b"" if that is not known
     others: set[bytes] = field(factory=set)  # that came under its id as well
+    firsts: set[bool] = field(factory=set)  # attempts 1 known: was one only accepted?
     ends: list[str] = field(factory=list)  # that the app is to be told
     given_up: int = 0
     refused: Optional[int] = None  # since when nginx makes no attempt
@@ -428,6 +429,13 @@ class World(RuleBasedStateMachine):
         if record.outcome != "delivered" and first:
             self.heard.add(key)
 
+        # another of its kind is another request, whatever the clock said
+
+        kind = record.outcome == "accepted"
+        again = record.time > told or kind in case.firsts
+        if first:
+            case.firsts.add(kind)
+
         if record.outcome == "delivered" and case.state == "delivered" and other:
             case.others.add(content)
         elif record.outcome == "delivered":
@@ -449,7 +457,7 @@ class World(RuleBasedStateMachine):
         elif (
             case.state in ("failed", "cancelled")
             and first
-            and record.time > told
+            and again
             and not (case.holder and (other or settles))
         ):
             if other:
@@ -573,15 +581,16 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.held()))
     @rule_of("nginx_refuses")
     def nginx_refuses(self, number: int, crash: Optional[int]) -> None:
-        """Its answer is no delivery's, or another's."""
+        """Its answer is no delivery's, or another's; or there was none in time."""
         edge, claim = pick(self.held(), number)
+        lost = claim.until <= min(self.clock.now, edge.scanned)
         retry = Retry(self.store, edge.config, None, None, None)  # type: ignore[arg-type]
-        done = [_Answered(claim, None, 0.0, "404")]
+        done = [_Answered(claim, None, 0.0, "404", lost)]
         if not self.do(lambda: retry._settle(done), crash):
             return
         edge.mine.remove(claim)
         case = self.cases[claim.id, claim.output]
-        if case.lease is not claim or claim.until <= self.clock.now:
+        if case.lease is not claim or (claim.until <= self.clock.now and not lost):
             return
         now, before = self.clock.now, case.given_up
         case.release()
@@ -620,6 +629,8 @@ class World(RuleBasedStateMachine):
         if not valid:
             return
         before = case.given_up
+        if answer is not None and claim.attempt == 1:
+            case.firsts.add(False)
         heard = self.clock.now if answer is None else min(answer.time, self.clock.now)
         if answer is None and case.state == "cancelled":
             case.release()

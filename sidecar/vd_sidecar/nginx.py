@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from errno import ECONNRESET, EPIPE
 from typing import Any, Callable, Mapping, Optional, Union
 from urllib.parse import urlsplit
 
@@ -56,7 +57,10 @@ class Refused(NotSent):
 
 
 class Lost(Exception):
-    """The answer did not arrive: the attempt may have been made, or be under way."""
+    """The answer did not arrive: the attempt may have been made, or be under way.
+
+    The text says what was seen instead, and where.
+    """
 
 
 class _Odd(Exception):
@@ -142,7 +146,19 @@ class Nginx:
         except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError) as error:
             raise NotSent(str(error)) from None
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            raise Lost(str(error) or type(error).__name__) from None
+            raise Lost(f"{at}, {_seen(error, timeout)}") from None
+
+
+def _seen(error: Exception, timeout: float) -> str:
+    """What became of the answer."""
+    if isinstance(error, asyncio.TimeoutError):
+        return f"gave no answer within {timeout:g} s"
+    shut = isinstance(error, OSError) and error.errno in (EPIPE, ECONNRESET)
+    if shut or isinstance(error, aiohttp.ServerDisconnectedError):
+        return "closed the connection without an answer"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "broke off its answer"
+    return f"gave no answer: {line(str(error) or type(error).__name__, QUOTED)}"
 
 
 def _where(address: str) -> _Where:

@@ -4,7 +4,7 @@
 An answer says that an attempt is over; what came of it is taken from the
 journal, as with any attempt.  Only an attempt that nginx could not journal is
 settled by its answer.  When an answer is lost, its place stays taken until the
-journal tells, or the lease ends.
+journal tells, or the lease ends: then it counts as nginx's refusal.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class _Answered:
     answer: Optional[Answer]  # None: there was no attempt
     since: float
     refusal: Optional[str] = None  # None, too: there is nothing to send
+    lost: bool = False  # ``since`` its lease ended, for all that was heard
 
 
 class Retry:
@@ -391,8 +392,13 @@ class Retry:
             self._returned.append(claim)
         except Lost as error:
             self.outcomes["lost"] += 1
-            about.warning("the answer was lost, the journal will tell", error=error)
+            heard = str(error)
+            about.warning("the answer was lost, the journal will tell", heard=heard)
             if claim.seq in self._mine:
+                ends = held.since + machine.lease(
+                    self._config.output(claim.output).retry
+                )
+                self._answered[claim.seq] = _Answered(claim, None, ends, heard, True)
                 self._lost[claim.seq] = held
                 return True
         else:
@@ -429,7 +435,6 @@ class Retry:
             retry = self._config.output(held.claim.output).retry
             if steady() - held.since > machine.lease(retry):
                 del self._lost[seq]
-                self._mine.discard(seq)
                 self._free(held.claim.output)
 
     async def _settle_by_answer(self) -> None:
@@ -444,6 +449,8 @@ class Retry:
 
     def _untold(self, answered: _Answered, now: float) -> bool:
         """Whether the journal has nothing to say of an attempt."""
+        if answered.lost:
+            return now > answered.since and self._ingest.scanned > answered.since
         if answered.answer is None or not answered.answer.journaled:
             return True
         return (
@@ -457,7 +464,8 @@ class Retry:
             batch = Batch(connection, self._config, now)
             batch.load({each.claim.id for each in answers})
             for each in answers:
-                delivery = deliveries.held(connection, each.claim, now)
+                until = None if each.lost else now
+                delivery = deliveries.held(connection, each.claim, until)
                 if delivery is not None:
                     self._settle_one(batch, each, delivery, now)
             batch.write()

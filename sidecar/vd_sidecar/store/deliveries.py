@@ -380,11 +380,17 @@ def holds(claim: Claim) -> tuple[Any, ...]:
     )
 
 
-def held(connection: Connection, claim: Claim, now: int) -> Optional[Delivery]:
-    """The delivery of a claim, unless its lease ran out or it was settled."""
-    row = connection.execute(
-        select(*_deliveries.columns).where(*holds(claim), _deliveries.c.due > now)
-    ).one_or_none()
+def held(
+    connection: Connection, claim: Claim, now: Optional[int]
+) -> Optional[Delivery]:
+    """The delivery of a claim, unless it was settled, or claimed again since.
+
+    Nor if its lease ran out by ``now``, where that is given.
+    """
+    query = select(*_deliveries.columns).where(*holds(claim))
+    if now is not None:
+        query = query.where(_deliveries.c.due > now)
+    row = connection.execute(query).one_or_none()
     return None if row is None else delivery(row)
 
 
