@@ -127,6 +127,30 @@ def test_a_pending_case_of_long_ago_is_kept(store: Store, config: Config) -> Non
     assert one(store, "old").state == "pending"
 
 
+def test_what_ended_long_ago_is_kept_from_when_it_was_read(
+    store: Store, config: Config
+) -> None:
+    """A clock was behind, or a journal was away for long; the app heard of it now."""
+    long_ago = now() + BEHIND
+    config = evolve(config, retry=Retry(attempts=1))
+    gone = record("failed", time=long_ago, response="{}")
+    good = record("done", outcome="delivered", time=long_ago, response="{}")
+    take(store, config, [gone, good])
+
+    def delete(after: int) -> list[int]:
+        moment = now() + after
+        with store.writing() as connection:
+            return [
+                deliveries.delete_bodies(connection, moment - 30 * DAY, 100),
+                deliveries.delete_replies(connection, moment - 30 * DAY, 100),
+                deliveries.delete_old(connection, moment - 365 * DAY, 100),
+            ]
+
+    assert delete(29 * DAY) == [0, 0, 0]
+    assert delete(31 * DAY) == [1, 1, 0]
+    assert delete(366 * DAY) == [0, 0, 2]
+
+
 def test_a_notice_that_was_put_off_by_a_clock_ahead(
     sqlite_edge: StartEdge, receiver: Receiver
 ) -> None:

@@ -195,7 +195,8 @@ def no_body(delivery: Delivery, keep: Retention, now: int) -> str:
 def _gone(delivery: Delivery, keep: Retention, now: int) -> Refusal:
     if delivery.forgotten:
         return Refusal("forgotten", "it was forgotten, by an operator")
-    if delivery.state != PENDING and delivery.updated < now - keep.bodies * 1000:
+    kept = max(delivery.updated, delivery.noted)
+    if delivery.state != PENDING and kept < now - keep.bodies * 1000:
         text = "cases are kept for {days} days (retention.bodies)"
         return Refusal("expired", text, {"days": f"{keep.bodies / 86400:g}"})
     if delivery.state == DELIVERED:

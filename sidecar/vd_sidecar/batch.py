@@ -185,7 +185,7 @@ class Batch:
         self._put_conflicts()
 
         changed = [
-            after
+            after._replace(noted=self._now)
             for key, after in self._after.items()
             if after is not self._before[key]
         ]

@@ -82,6 +82,7 @@ class Delivery(NamedTuple):
     refusals: int = 0  # by nginx, since it last made an attempt
     refused: Optional[int] = None  # when the first of them came
     refusal: Optional[str] = None  # the last of them: what was heard, from whom
+    noted: int = 0  # when the store was last told of it, whatever time that was of
 
 
 @frozen

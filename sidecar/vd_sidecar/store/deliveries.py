@@ -451,6 +451,18 @@ def _claimable(output: Any, now: int, scanned: int) -> Any:
     )
 
 
+def _ended(before: int) -> Any:
+    """What ended, and was known to have, before ``before``.
+
+    A record may be read long after its time, or that be of a clock that was behind.
+    """
+    return and_(
+        _deliveries.c.updated < before,
+        _deliveries.c.noted < before,
+        _deliveries.c.state != PENDING,
+    )
+
+
 def delete_bodies(connection: Connection, before: int, limit: int) -> int:
     """Delete content of deliveries that ended before ``before``; of how many."""
     newest = connection.execute(
@@ -469,11 +481,7 @@ def delete_bodies(connection: Connection, before: int, limit: int) -> int:
         connection.execute(
             select(schema.bodies.c.delivery)
             .select_from(schema.bodies.join(_deliveries, _joined))
-            .where(
-                schema.bodies.c.delivery <= newest,
-                _deliveries.c.updated < before,
-                _deliveries.c.state != PENDING,
-            )
+            .where(schema.bodies.c.delivery <= newest, _ended(before))
             .order_by(schema.bodies.c.delivery)
             .limit(limit)
         )
@@ -489,9 +497,7 @@ def delete_bodies(connection: Connection, before: int, limit: int) -> int:
             .where(_exchanges.c.delivery.in_(seqs))
             .values(response=None)
         )
-    ended = select(_deliveries.c.seq).where(
-        _deliveries.c.updated < before, _deliveries.c.state != PENDING
-    )
+    ended = select(_deliveries.c.seq).where(_ended(before))
     connection.execute(
         update(schema.conflicts)
         .where(
@@ -515,7 +521,7 @@ def delete_replies(connection: Connection, before: int, limit: int) -> int:
         connection.execute(
             select(_deliveries.c.seq)
             .join(with_reply, with_reply.c.delivery == _deliveries.c.seq)
-            .where(_deliveries.c.updated < before, _deliveries.c.state != PENDING)
+            .where(_ended(before))
             .order_by(_deliveries.c.seq)
             .limit(limit)
         ).scalars()
@@ -533,11 +539,7 @@ def delete_old(connection: Connection, before: int, limit: int) -> int:
     """Delete deliveries that ended before ``before``, and all of them; how many."""
     rows = connection.execute(
         select(*_deliveries.columns)
-        .where(
-            _deliveries.c.created < before,
-            _deliveries.c.updated < before,
-            _deliveries.c.state != PENDING,
-        )
+        .where(_deliveries.c.created < before, _ended(before))
         .order_by(_deliveries.c.created, _deliveries.c.seq)
         .limit(limit)
     )

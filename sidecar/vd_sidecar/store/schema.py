@@ -61,6 +61,7 @@ deliveries = Table(
     Column("refusals", Integer, nullable=False, server_default="0"),
     Column("refused", BigInteger),
     Column("refusal", Text),
+    Column("noted", BigInteger, nullable=False, server_default="0"),
     Index("deliveries_id", "id", "output", unique=True),
     Index("deliveries_created", "created", "seq"),
     Index("deliveries_case", "case"),
