@@ -41,6 +41,7 @@ def open_store(request: pytest.FixtureRequest, clock: Optional[Clock] = None) ->
         store.migrate()
     else:
         store = Store(_migrated(request.getfixturevalue("postgres")), *options)
+        store.opened = True
         empty(store)
     return store
 

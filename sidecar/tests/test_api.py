@@ -13,6 +13,7 @@ import pytest
 from attrs import evolve
 from jsonschema import Draft202012Validator, RefResolver
 from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from postgres import Postgres
 from served import Answer, Served
@@ -677,3 +678,13 @@ def test_store_that_cannot_be_written(
             answer = Client(served).post("cancel", asked)
             assert answer.status == 503
             assert answer.json["error"].endswith("disk is full")
+
+
+def test_the_log_says_who_did_what_with_which(served: Served, config: Config) -> None:
+    take(served.store, config, given_up("a") + given_up("b"))
+    with capture_logs() as logs:
+        Client(served).post("cancel", {"ids": ["a"], "dry_run": True})
+        Client(served).post("cancel", {"ids": ["a", "b", "no"]}, X_Remote_User="jana")
+    (said,) = (each for each in logs if each["event"] == "an operator acted")
+    assert (said["act"], said["who"], said["done"]) == ("cancel", "jana", 2)
+    assert said["deliveries"] == "a b"

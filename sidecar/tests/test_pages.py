@@ -22,6 +22,7 @@ from aiohttp.test_utils import TestServer
 from attrs import evolve
 from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
+from structlog.testing import capture_logs
 
 from postgres import Postgres
 from processes import PATIENCE
@@ -505,6 +506,39 @@ def test_an_act_on_all_that_is_found(store: Store, config: Config) -> None:
     with store.reading() as connection:
         assert reads.count(connection, Filter(states=(CANCELLED,))) == 31
         assert reads.count(connection, Filter(states=(PENDING,))) == 1
+
+
+@pytest.mark.parametrize("act", ["retry", "cancel", "forget"])
+def test_the_log_says_who_did_what_with_which(
+    store: Store, config: Config, act: str
+) -> None:
+    """A store that goes back in time has lost what operators did."""
+    many = [r for n in range(120) for r in given_up(f"f{n:03}", "30", time=NOON + n)]
+    take(store, config, many)
+    some(store, config)
+    seq = one(store, "lost").seq
+
+    async def test(site: Site) -> None:
+        jana = {"X-Remote-User": "jana"}
+        await site.get(f"/act?act={act}&pick={seq}", **jana)
+        await site.confirm(f"/act?act={act}&pick={seq}", **jana)
+        await site.confirm(f"/act?act={act}&output=30&state=failed", **jana)
+
+    with capture_logs() as logs:
+        run(store, config, test)
+    one_, all_ = (each for each in logs if each["event"] == "an operator acted")
+    assert one_ == {
+        "event": "an operator acted",
+        "log_level": "info",
+        "act": act,
+        "who": "jana",
+        "done": 1,
+        "refused": 0,
+        "deliveries": "lost",
+    }
+    assert (all_["act"], all_["who"], all_["done"]) == (act, "jana", 120)
+    named = [f"f{n:03}" for n in range(100)]
+    assert all_["deliveries"].split() == named  # no more than a line can hold
 
 
 def test_nothing_is_picked_is_not_all(store: Store, config: Config) -> None:

@@ -28,6 +28,7 @@ CHUNK = 500  # deliveries that are changed in one transaction
 REST_SECONDS = 0.1
 SCRUB_SECONDS = 2
 NAMED = 20  # deliveries that are refused, when not each one is named
+LOGGED = 100  # deliveries that the log names, of those of one act
 
 
 @frozen
@@ -91,6 +92,7 @@ class Done:
     outputs: Counter[str] = field(factory=Counter)  # of each output, how many
     refused: int = 0
     named: list[Result] = field(factory=list)
+    logged: list[str] = field(factory=list)  # ids of the first that it did
     not_found: list[str] = field(factory=list)
     left: Optional[tuple[list[Leftover], list[str]]] = None  # by a forget
     ids: set[str] = field(factory=set)  # of what was forgotten, to be searched for
@@ -99,6 +101,8 @@ class Done:
         for each in results:
             if each.refused is None:
                 self.outputs[each.before.output] += 1
+                if len(self.logged) < LOGGED:
+                    self.logged.append(each.before.id)
                 if self.act is FORGET:
                     self.ids.add(each.before.id)
             else:

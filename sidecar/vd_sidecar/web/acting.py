@@ -8,8 +8,10 @@ attempts are settled in between.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Callable, Optional, Sequence, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Callable, Iterator, Optional, Sequence, TypeVar
 
+import structlog
 from attrs import evolve, mutable
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -34,6 +36,7 @@ STATES_OF = {
     CANCEL.name: (PENDING,),
 }
 
+log = structlog.get_logger()
 T = TypeVar("T")
 
 
@@ -60,11 +63,12 @@ class Acting:
     async def act(self, act: Act, todo: ToDo, who: str) -> DoneHere:
         """Do ``act``; ``who`` is noted.  Raises ``Away``; what was done stays done."""
         done = DoneHere(act, todo.dry_run, each=todo.filter is None)
-        async with self._lock:
-            if todo.filter is None:
-                await self._on_ids(todo, who, done)
-            else:
-                await self._on_all(todo.filter, todo.after, who, done)
+        with logged(done, who):
+            async with self._lock:
+                if todo.filter is None:
+                    await self._on_ids(todo, who, done)
+                else:
+                    await self._on_all(todo.filter, todo.after, who, done)
         if not todo.dry_run:
             await self.follow(done)
         if act is FORGET:
@@ -130,6 +134,26 @@ class Acting:
             return await in_daemon(function)
         except SQLAlchemyError as error:
             raise Away(reason(error)) from None
+
+
+@contextmanager
+def logged(done: DoneHere, who: str) -> Iterator[None]:
+    """Tell the log what was done, also if the store went away in between.
+
+    A store that goes back in time knows of it no more.
+    """
+    try:
+        yield
+    finally:
+        if not done.dry_run:
+            log.info(
+                "an operator acted",
+                act=done.act.name,
+                who=who,
+                done=done.outputs.total(),
+                refused=done.refused,
+                deliveries=" ".join(done.logged),
+            )
 
 
 def chosen(found: Sequence[Delivery], outputs: Sequence[str]) -> list[Delivery]:

@@ -9,7 +9,6 @@ import secrets
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Optional, Sequence
 
-import structlog
 from aiohttp import web
 from attrs import evolve, frozen
 from multidict import MultiDict, MultiMapping
@@ -22,7 +21,7 @@ from ..model import Delivery
 from ..store import deliveries, reads
 from ..store.reads import Filter
 from . import pages_asked
-from .acting import MOST, STATES_OF, Acting, DoneHere
+from .acting import MOST, STATES_OF, Acting, DoneHere, logged
 from .api import who
 from .asked import ToDo, as_cursor, sort
 from .guard import Refused
@@ -38,8 +37,6 @@ SHOWN = 20  # deliveries of a preview
 PICKED = 1000
 TOLD = 200  # results that are kept for the page that tells them
 LIFETIME_MS = 3_600_000  # of a token, twice
-
-log = structlog.get_logger()
 
 
 @frozen
@@ -134,13 +131,6 @@ class ActPages:
         if asked.act is FORGET and asked.filter == Filter():
             raise Refused("not everything can be forgotten at once")
         done = await self._act(asked, viewer, name, dry_run=False)
-        log.info(
-            "an operator acted",
-            act=asked.act.name,
-            who=name,
-            done=done.outputs.total(),
-            refused=done.refused,
-        )
         key = secrets.token_urlsafe(9)
         self._told[key] = (asked, done)
         while len(self._told) > TOLD:
@@ -193,16 +183,17 @@ class ActPages:
 
         done = DoneHere(asked.act, dry_run, each=True)
         store, config = self._service.store, self._service.config
-        for start in range(0, len(asked.picked), CHUNK):
-            chunk = asked.picked[start : start + CHUNK]
+        with logged(done, who):
+            for start in range(0, len(asked.picked), CHUNK):
+                chunk = asked.picked[start : start + CHUNK]
 
-            def work(seqs: Sequence[int] = chunk) -> list[Result]:
-                return perform(store, config, asked.act, seqs, who, dry_run=dry_run)
+                def work(seqs: Sequence[int] = chunk) -> list[Result]:
+                    return perform(store, config, asked.act, seqs, who, dry_run=dry_run)
 
-            if dry_run:
-                done.add(await in_daemon(work))
-            else:
-                done.add(await self._service.in_writer(work))
+                if dry_run:
+                    done.add(await in_daemon(work))
+                else:
+                    done.add(await self._service.in_writer(work))
         if not dry_run:
             await self._acting.follow(done)
         if not dry_run and asked.act is FORGET:
