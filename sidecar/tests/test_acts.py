@@ -159,7 +159,8 @@ def test_refused(
     "values, why",
     [
         ({"forgotten": True}, "an operator"),
-        ({"updated": NOON - 365 * 86_400_000}, "for 30 days (retention.bodies)"),
+        ({"updated": NOON, "noted": NOON}, "for 30 days (retention.bodies)"),
+        ({"updated": NOON}, "never read"),
         ({"updated": NOON * 2}, "never read"),
     ],
 )

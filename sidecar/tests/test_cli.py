@@ -283,6 +283,7 @@ def test_body_byte_for_byte(run: Cli, store: Store, config: Config) -> None:
     assert "not plain text" in run.on_terminal("show", "odd", "--body-only")
 
     take(store, config, [delivered("fresh", time=round(time.time() * 1000))])
+    change(store, "done", noted=NOON)
     for id, why in (("fresh", "bodies=all"), ("done", "retention.bodies")):
         gone = run("show", id, "--body-only")
         assert (gone.status, gone.out) == (1, "")
@@ -351,6 +352,7 @@ def test_retry_with_conditions(run: Cli, store: Store, config: Config) -> None:
     for n in range(3):
         take(store, config, given_up(f"more-{n}", "29", time=NOON + 90_000))
     take(store, config, given_up("bare", "29", body=None))
+    change(store, "bare", noted=NOON)
 
     words = ["retry", "--output", "29"]
     dry = run(*words, "--dry-run")

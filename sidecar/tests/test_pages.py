@@ -33,7 +33,7 @@ from vd_sidecar.batch import rfc3339
 from vd_sidecar.clock import steady
 from vd_sidecar.config import Config
 from vd_sidecar.model import CANCELLED, DELIVERED, FAILED, PENDING, Record
-from vd_sidecar.store import Store, deliveries, rates, reads, search
+from vd_sidecar.store import Store, deliveries, rates, reads, search, wall_clock
 from vd_sidecar.store.reads import Filter
 from vd_sidecar.web import application, openapi, pages_case, pages_text
 from vd_sidecar.web.live import Live
@@ -1108,7 +1108,8 @@ def test_search_finds_the_same_however_it_goes_about_it(
 
 
 def test_rates_count_each_attempt_once(store: Store, config: Config) -> None:
-    start = NOON - NOON % rates.HALF_HOUR
+    earlier = wall_clock() - rates.HALF_HOUR
+    start = earlier - earlier % rates.HALF_HOUR
     first = [delivered(f"a{n}", time=start + n, duration_ms=n * 10) for n in range(100)]
     take(store, config, first + given_up("b", time=start))
     take(store, config, first)

@@ -233,6 +233,8 @@ def test_who_never_answers_is_heard_of(start_edge: StartEdge, mute: Mute) -> Non
             assert one.due - one.refused == 60_000
             start = f"nginx at {mute.url}, /outputs/{how}, {text}"
             assert str(one.refusal).startswith(start), one.refusal
+            end = "; the journal does not tell of an attempt"
+            assert str(one.refusal).endswith(end), one.refusal
             (alert,) = edge.view.alerts(how)
             assert (alert.kind, alert.count, one.alert) == ("refused", 1, alert.seq)
         assert time.monotonic() - began > 7.0  # its lease

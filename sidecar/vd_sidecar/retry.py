@@ -395,6 +395,7 @@ class Retry:
             heard = str(error)
             about.warning("the answer was lost, the journal will tell", heard=heard)
             if claim.seq in self._mine:
+                heard += "; the journal does not tell of an attempt"
                 ends = held.since + machine.lease(
                     self._config.output(claim.output).retry
                 )

@@ -73,13 +73,12 @@ TEXTS: Mapping[str, tuple[Text, Text]] = {
     "reason_refused": ("refused by nginx", "von nginx abgewiesen"),
     "nginx_refused": (
         (
-            "nginx made no attempt, once since {since}. It said: {heard}",
-            "nginx made no attempt, {count} times since {since}. It said: {heard}",
+            "No attempt is known of, once since {since}. Heard: {heard}",
+            "No attempt is known of, {count} times since {since}. Heard: {heard}",
         ),
         (
-            "nginx hat keinen Versuch gemacht, einmal seit {since}. Es sagte: {heard}",
-            "nginx hat keinen Versuch gemacht, {count}-mal seit {since}. Es sagte: "
-            "{heard}",
+            "Kein Versuch ist bekannt, einmal seit {since}. Gehört: {heard}",
+            "Kein Versuch ist bekannt, {count}-mal seit {since}. Gehört: {heard}",
         ),
     ),
     "conflicts": ("Conflict of contents", "Konflikt der Inhalte"),
