@@ -31,6 +31,8 @@ def pytest_configure() -> None:
     """What ends with SIGTERM cleans up as what ends with Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.umask(0o022)  # whose tests these are, modes are as they say
+    for name in ("COLUMNS", "LINES", "SUDO_USER"):  # where they run, too
+        os.environ.pop(name, None)
     settings.load_profile(profiles.ORDINARY)
 
 

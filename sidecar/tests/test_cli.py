@@ -58,7 +58,6 @@ class Cli:
     def __init__(self, file: Path) -> None:
         self.file = file
         self._environment = {**os.environ, "VD_SIDECAR_CONFIG": str(file)}
-        self._environment.pop("SUDO_USER", None)
 
     def __call__(self, *words: str, **environment: str) -> Ran:
         """In this process, which is quicker."""
