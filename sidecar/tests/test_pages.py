@@ -8,12 +8,14 @@ import csv
 import html
 import io
 import re
+import shutil
+import zoneinfo
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, AsyncIterator, Awaitable, Callable, Iterator, Optional
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -42,6 +44,12 @@ from vd_sidecar.web.reading import Away
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202e\x1b[31m"
 EN = {"Accept-Language": "en"}
 SAFE = {"Sec-Fetch-Site": "same-origin"}
+OLD_ZONES = {
+    "America/Buenos_Aires": "America/Argentina/Buenos_Aires",
+    "Asia/Calcutta": "Asia/Kolkata",
+    "Asia/Saigon": "Asia/Ho_Chi_Minh",
+    "Europe/Kiev": "Europe/Kyiv",
+}
 
 WEB = Path(pages_text.__file__).parent
 ACTS = (WEB.parent / "acts.py").read_text()
@@ -625,6 +633,35 @@ def test_times_are_in_the_viewer_s_zone(store: Store, config: Config) -> None:
             site.session.cookie_jar.update_cookies({"tz": wrong})
             _, text = await site.get("/deliveries")
             assert f">{utc}<" in text
+
+    run(store, config, test)
+
+
+@pytest.fixture
+def zones_of_today(directory: Path) -> Iterator[None]:
+    """Zones without their old names, as in Debian 13."""
+    shutil.copytree("/usr/share/zoneinfo", directory / "zones", symlinks=True)
+    for name in OLD_ZONES:
+        (directory / "zones" / name).unlink(missing_ok=True)
+    try:
+        zoneinfo.reset_tzpath([directory / "zones"])
+        zoneinfo.ZoneInfo.clear_cache()
+        yield
+    finally:
+        zoneinfo.reset_tzpath()
+
+
+@pytest.mark.usefixtures("zones_of_today")
+def test_zones_by_their_old_names(store: Store, config: Config) -> None:
+    """Chromium has them by no others; each would be asked for with every page."""
+    some(store, config)
+
+    async def test(site: Site) -> None:
+        for old, new in OLD_ZONES.items():
+            site.session.cookie_jar.update_cookies({"tz": quote(old, "")})
+            _, text = await site.get("/deliveries")
+            assert f">{viewer_time(new)}<" in text
+            assert f'data-zone="{old}"' in text
 
     run(store, config, test)
 

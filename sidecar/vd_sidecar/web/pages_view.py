@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zoneinfo
 from datetime import datetime, timezone, tzinfo
 from functools import lru_cache
 from pathlib import Path
@@ -68,8 +69,9 @@ class Viewer:
         self.language = pages_text.language_of(
             request.headers.get("Accept-Language", "")
         )
-        self.zone = _zone(unquote(request.cookies.get("tz", "")))
-        self.zone_name = getattr(self.zone, "key", "UTC")
+        name = unquote(request.cookies.get("tz", ""))
+        self.zone = _zone(name)
+        self.zone_name = "UTC" if self.zone is timezone.utc else name
         self.now = now
 
     def t(self, key: str, count: int = 0, **values: object) -> str:
@@ -176,7 +178,18 @@ def _zone(name: str) -> tzinfo:
     try:
         return ZoneInfo(name) if name and len(name) < 64 else timezone.utc
     except (ValueError, OSError, KeyError):
-        return timezone.utc
+        return _zone(_renamed().get(name, ""))
+
+
+@lru_cache(maxsize=None)
+def _renamed() -> dict[str, str]:
+    """Old names of zones, as browsers say them; Debian 13 has no files for these."""
+    for directory in zoneinfo.TZPATH:
+        rules = Path(directory, "tzdata.zi")
+        if rules.exists():
+            links = re.findall(r"(?m)^L (\S+) (\S+)$", rules.read_text())
+            return {old: new for new, old in links}
+    return {}
 
 
 def path_of(delivery: Delivery) -> str:
