@@ -263,21 +263,26 @@ vd_segment_write(vd_segment_t *segment, const vd_segment_conf_t *conf,
 
 /*
  * A file that was deleted, alone or with its directory, takes all that is
- * written and nobody will read it.
+ * written and nobody will read it.  So does one that is not where readers look
+ * any more: its directory was renamed, or another is mounted over it.
  */
 
 static int
 vd_segment_linked(vd_segment_t *segment)
 {
-    struct stat  st;
+    struct stat  st, found;
 
     if (fstat(segment->fd, &st) != 0) {
         return vd_segment_fail(segment, "fstat()");
     }
 
-    if (st.st_nlink == 0) {
+    if (stat(segment->path, &found) != 0) {
+        return vd_segment_fail(segment, "stat()");
+    }
+
+    if (found.st_ino != st.st_ino || found.st_dev != st.st_dev) {
         errno = ENOENT;
-        return vd_segment_fail(segment, "fstat()");
+        return vd_segment_fail(segment, "stat()");
     }
 
     return 0;

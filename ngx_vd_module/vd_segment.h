@@ -50,7 +50,8 @@ void vd_segment_init(vd_segment_t *segment);
  *
  * Returns 0; or -1 with failed and error set: the segment has been cut back to
  * what it held before and abandoned, the next call begins another one.  To
- * find that somebody has deleted the file is a failure as well.
+ * find that somebody has deleted the file, or put another directory in place
+ * of its own, is a failure as well.
  */
 int vd_segment_append(vd_segment_t *segment, const vd_segment_conf_t *conf,
     const unsigned char *data, size_t len, unsigned records);

@@ -406,6 +406,19 @@ subtest 'a segment is removed under its writer' => sub {
 };
 
 
+subtest 'another directory takes the place of the journal' => sub {
+    my $nginx = Test::VD::Journal->start(journal => '', server => $OUTPUTS);
+    works($nginx, 'before');
+    rename $nginx->{journal}, "$nginx->{journal}.away" or die "cannot move the journal: $!\n";
+    $nginx->make_dir($nginx->{journal});
+    answered($nginx->deliver('/bad', id => 'lost'), '503 failed false', 'the next is refused');
+    works($nginx, 'after');
+    is(scalar $nginx->records, 3, 'its records are where a reader looks');
+    complained($nginx, qr/\(2: No such file or directory\)/);
+    $nginx->stop;
+};
+
+
 subtest 'the permissions are withdrawn' => sub {
     my $nginx = Test::VD::Journal->start(journal => 'segment=4k', user => 'nobody', server => $OUTPUTS);
     answered($nginx->deliver('/bad', id => 'one', body => $BIG), '202 pending true', 'before');

@@ -1067,7 +1067,7 @@ a_deleted_segment_is_noticed(void **state)
     assert_int_equal(append(0, 1), 0);
     assert_int_equal(unlink(segment.path), 0);
 
-    check_failed(append(1, 1), "fstat()", ENOENT);
+    check_failed(append(1, 1), "stat()", ENOENT);
 
     assert_int_equal(append(0, 1), 0);
     assert_int_equal(check_journal(1, NONE).files, 1);
@@ -1077,13 +1077,20 @@ a_deleted_segment_is_noticed(void **state)
     assert_int_equal(unlink(segment.path), 0);
     assert_int_equal(rmdir(dir), 0);
 
-    check_failed(append(1, 1), "fstat()", ENOENT);
+    check_failed(append(1, 1), "stat()", ENOENT);
     check_failed(append(1, 1), "open()", ENOENT);
 
     assert_int_equal(mkdir(dir, 0700), 0);
 
     assert_int_equal(append(0, 1), 0);
     (void) check_journal(1, NONE);
+
+    /* a copy in its place */
+
+    assert_int_equal(unlink(segment.path), 0);
+    assert_int_equal(close(open(segment.path, O_WRONLY|O_CREAT, 0600)), 0);
+
+    check_failed(append(1, 1), "stat()", ENOENT);
 }
 
 
