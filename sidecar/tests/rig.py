@@ -32,6 +32,7 @@ from processes import (
 
 NGINX = os.environ.get("NGINX_BINARY", "/usr/sbin/nginx")
 MODULE = REPOSITORY / "build" / "ngx_http_vd_module.so"
+SECRET = "the secret of the sidecar"
 WORKERS = "www-data"  # user and group of nginx's workers, if the tests are root's
 SERIOUS = re.compile(r"\[(emerg|alert|crit)\]")
 EXPECTED = re.compile(r"exited on signal 9\b")
@@ -144,7 +145,7 @@ class Nginx:
         self.journal = journal or make_journal(self._prefix / "journal")
         (self._prefix / "temp").mkdir()
         (self._prefix / "secret").touch(mode=0o600)
-        (self._prefix / "secret").write_text("the secret of the sidecar\n")
+        (self._prefix / "secret").write_text(f"{SECRET}\n")
         self.configure(outputs)
 
     def configure(self, outputs: Sequence[Union[Output, str]], more: str = "") -> None:

@@ -18,7 +18,7 @@ from conftest import StartEdge
 from edge import ATTEMPT, RETRY, Edge
 from processes import wait_for
 from receiver import Answer, Receiver, Request
-from rig import Output
+from rig import SECRET, Output
 from sidecar import Sidecar
 
 ACCEPTING = Output("29", ack="journal", timeout=ATTEMPT)
@@ -213,7 +213,7 @@ def wait_until_told(edge: Edge, count: int) -> None:
 def is_signed(request: Request) -> bool:
     id, timestamp = (request.headers[f"webhook-{name}"] for name in ("id", "timestamp"))
     signed = f"{id}.{timestamp}.".encode() + request.body
-    digest = hmac.new(b"secret", signed, hashlib.sha256).digest()
+    digest = hmac.new(SECRET.encode(), signed, hashlib.sha256).digest()
     expected = f"v1,{base64.b64encode(digest).decode()}"
     return request.headers["webhook-signature"] == expected
 

@@ -429,10 +429,12 @@ class World(RuleBasedStateMachine):
         if record.outcome != "delivered" and first:
             self.heard.add(key)
 
-        # another of its kind is another request, whatever the clock said
+        # another of its kind is another request, whatever the clock said, and counts
+        # where no operator has ended what was before
 
         kind = record.outcome == "accepted"
-        again = record.time > told or kind in case.firsts
+        ours = case.state == "failed" and not case.forgotten
+        again = record.time > told or (kind in case.firsts and ours)
         if first:
             case.firsts.add(kind)
 

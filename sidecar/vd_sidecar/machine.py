@@ -262,13 +262,17 @@ def _came_back(
     """Whether the app came back with a case that had ended: it heard 202.
 
     Not with another content while an attempt may be under way, which would be taken
-    for its own.
+    for its own.  What an operator has ended is opened by what came after that alone:
+    a record from before may be read later.
     """
     if delivery.state not in (FAILED, CANCELLED):
         return False
     if delivery.owner is not None and (other or _settles(delivery, record, edge)):
         return False
-    return record.attempt == 1 and (again or record.time > delivery.updated)
+    given_up = delivery.state == FAILED and not delivery.forgotten
+    return record.attempt == 1 and (
+        record.time > delivery.updated or (again and given_up)
+    )
 
 
 def _heard(delivery: Delivery) -> Delivery:

@@ -205,8 +205,6 @@ def store(value: Any) -> str:
     forms = "sqlite:////PATH (four slashes) or postgresql://USER@HOST/DATABASE"
     try:
         url = make_url(text(value))
-        if url.drivername == "sqlite" and "?" in value:
-            raise ValueError  # make_url drops what has no "=" behind it
     except (Expected, ArgumentError, ValueError):
         raise Expected(forms, hidden=True) from None
 
@@ -218,7 +216,8 @@ def store(value: Any) -> str:
             hidden=True,
         )
     if url.drivername == "sqlite":
-        if (url.database or "").startswith("/") and not url.query and not url.host:
+        options = "?" in value  # make_url drops those that have no "="
+        if (url.database or "").startswith("/") and not options and not url.host:
             return str(value)
         raise Expected("sqlite:////PATH: four slashes, no options", hidden=True)
     if url.drivername != "postgresql":
