@@ -12,14 +12,16 @@ import sqlite3
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Optional
 
+import alembic.command
 import pytest
 from attrs import evolve
 from sqlalchemy.exc import OperationalError
 
 import vd_sidecar.ingest
-from edge import Edge, started
+from conftest import MakeSidecar
+from edge import Edge, View, started
 from journal_writer import Segment, accepted, delivered, failed
 from postgres import Postgres
 from processes import wait_for
@@ -27,9 +29,11 @@ from receiver import Receiver
 from stores import KINDS, dump, open_store
 from test_ingest import consistent, drain, known, rows
 from test_outages import LOCATIONS, Load, check_load
+from vd_sidecar import acts
 from vd_sidecar.config import Config, Retention
 from vd_sidecar.ingest import Ingest
 from vd_sidecar.store import Store, deliveries, edges, schema
+from vd_sidecar.store.engine import _alembic
 
 HOUR = Retention(segments=3600.0)
 
@@ -373,3 +377,64 @@ def test_a_clock_that_was_ahead_keeps_no_segment_for_ever(
     monkeypatch.setattr(time, "time", lambda: later)
     drain(ingest)
     assert not segment.path.exists()
+
+
+@pytest.mark.parametrize("act", [acts.CANCEL, acts.FORGET], ids=lambda act: act.name)
+def test_an_act_that_was_lost_is_noticed(
+    store: Store, config: Config, journal: Path, act: acts.Act
+) -> None:
+    """It is in no journal: somebody must do it again, and hear of that."""
+    ingest = Ingest(store, evolve(config, retention=HOUR))
+    with Segment(journal) as segment:
+        segment.write(accepted("a"))
+        drain(ingest)
+        past = Past(store)
+        acts.perform(store, config, act, [known(store)["a"].seq], "me")
+        drain(ingest)
+        assert known(store)["a"].state == "cancelled" and ingest.went_back is None
+        past.put_back()
+        drain(ingest)
+    assert known(store)["a"].state == "pending"
+    assert ingest.went_back is not None
+
+
+@pytest.mark.parametrize("revision", ["0001", "0003", None])
+def test_a_store_of_an_older_program_under_this_one(
+    make_sidecar: MakeSidecar,
+    sqlite_url: str,
+    journal: Path,
+    directory: Path,
+    revision: Optional[str],
+) -> None:
+    """A backup from before an upgrade, or none: the file is gone."""
+    path, copy = directory / "vd.db", directory / "old.db"
+    old = Store(f"sqlite:///{copy}")
+    with old.engine.connect() as connection:
+        if revision is not None:
+            alembic.command.upgrade(_alembic(connection), revision)
+            connection.commit()
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    old.close()
+    sidecar = make_sidecar(
+        journal=str(journal), store=sqlite_url, nginx="http://127.0.0.1:1"
+    )
+    sidecar.start()
+    with Segment(journal) as segment:
+        segment.write(failed("a"))
+        with ExitStack() as stack:
+            view = View(sqlite_url)
+            stack.callback(view.close)
+            view.wait("pending", "a")
+        put_back(path, copy)
+        segment.write(failed("b"))
+        wait_for(lambda: "goes on again" in sidecar.log(), "its schema")
+        with ExitStack() as stack:
+            view = View(sqlite_url)
+            stack.callback(view.close)
+            view.wait("pending", "a", "b")
+
+    def well() -> bool:
+        checks = sidecar.get("/healthz").json["checks"]
+        return bool(checks["parts"]["status"] == "ok")
+
+    wait_for(well, "all parts to go on")

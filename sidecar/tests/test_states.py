@@ -449,7 +449,7 @@ class World(RuleBasedStateMachine):
             if case.state != "delivered":
                 case.state = "delivered"
                 case.release()
-                if not new:
+                if not new or record.attempt > 1:
                     case.ends.append("delivered")
                 case.told = max(told, when)
             elif case.ticket is None and record.ticket_id:

@@ -142,3 +142,13 @@ def test_it_is_said_again_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None
         told.tell("ingest", away)
         assert logs[1]["event"] == "cannot go on, trying again"
     store.close()
+
+
+def test_a_trouble_that_becomes_another_is_over(sqlite_url: str) -> None:
+    """Or /healthz would tell of it for ever."""
+    troubles = Troubles(Store(sqlite_url))
+    troubles.tell("ingest", OperationalError("", {}, Exception("locked")))
+    troubles.tell("ingest", OSError(13, "Permission denied", "/var/spool/vd"))
+    assert list(troubles.now) == ["ingest"]
+    troubles.over("ingest")
+    assert troubles.now == {}

@@ -20,7 +20,7 @@ from . import journal, machine
 from .batch import Batch
 from .config import Config, Retention
 from .model import CANCELLED, DELIVERED, MAX_ATTEMPT, PENDING, Delivery
-from .store import Store, audit, deliveries, notices, reads, search, segments
+from .store import Store, audit, deliveries, edges, notices, reads, search, segments
 from .store.reads import Filter
 from .store.segments import Position
 
@@ -337,6 +337,7 @@ def _write(
         batch.change(each.before, each.after)
     batch.write()
     audit.record(connection, act.name, who, now, seqs)
+    edges.count(connection)
 
 
 def _callbacks(connection: Connection, told: list[Delivery]) -> list[Delivery]:

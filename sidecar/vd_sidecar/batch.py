@@ -306,7 +306,9 @@ class Batch:
         """Whether the app's last answer was 202: it does not know of this end."""
         if self._config.callback.location is None:
             return False
-        return after.state == FAILED or before is not None
+        if before is not None or after.state == FAILED:
+            return True
+        return after.attempts > 1  # records of several edges may come in any order
 
     def _backed_up(self, after: Delivery) -> bool:
         backup = self._config.output(after.output).backup

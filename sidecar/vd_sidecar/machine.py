@@ -27,6 +27,7 @@ from .model import (
 
 RETRY_AFTER_MAX = 3600.0
 REFUSED_SECONDS = (60.0, 120.0, 300.0, 900.0)  # the last repeats
+TIMEOUT_MAX = 3600.0  # of any edge's configuration
 JOURNAL_SECONDS = 5.0  # from the end of an attempt until its record was read
 
 

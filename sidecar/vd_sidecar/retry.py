@@ -16,7 +16,7 @@ from typing import Any, Awaitable, Callable, Coroutine, Iterable, Optional
 from typing import Protocol, TypeVar
 
 import structlog
-from attrs import frozen
+from attrs import evolve, frozen
 from sqlalchemy.engine import Connection
 
 from . import machine
@@ -27,7 +27,7 @@ from .ingest import Ingest
 from .model import BODY_MISSING, DELIVERED, FAILED
 from .model import Answer, Claim, Content, Delivery
 from .nginx import Lost, Nginx, NotSent, Refused
-from .store import Store, deliveries, notices, reason
+from .store import Store, deliveries, edges, notices, reason
 
 NOTICE_SECONDS = 3600.0  # for which a notice is put off at most
 POLL_SECONDS = 0.25
@@ -222,6 +222,8 @@ class Retry:
                 now,
                 longest=machine.longest_wait(retry),
                 lease=machine.lease(retry),
+                edge=self._config.edge,
+                others=machine.lease(evolve(retry, timeout=machine.TIMEOUT_MAX)),
             )
             if count:
                 log.warning(
@@ -326,7 +328,7 @@ class Retry:
                     contents = {}
                     self._rest_until = steady() + REST_SECONDS[0]
                 for held in several:
-                    if held.claim.seq in contents and not self._stopping:
+                    if held.claim.seq in contents and self._may_begin(held):
                         content = contents.pop(held.claim.seq)  # no second one here
                         self._spawn(self._attempt(held, content))
                         del content
@@ -335,6 +337,11 @@ class Retry:
                         self._end(held.claim)
         finally:
             self._looking = False
+
+    def _may_begin(self, held: _Held) -> bool:
+        """Whether its attempt ends within its lease, however long the look has taken."""
+        timeout = self._config.output(held.claim.output).retry.timeout
+        return not self._stopping and steady() - held.since <= timeout
 
     def _ready(self, claims: list[Claim]) -> dict[int, Optional[Content]]:
         with self._store.reading() as connection:
@@ -470,6 +477,7 @@ class Retry:
                 if delivery is not None:
                     self._settle_one(batch, each, delivery, now)
             batch.write()
+            edges.count(connection)
 
     def _settle_one(
         self, batch: Batch, answered: _Answered, delivery: Delivery, now: int

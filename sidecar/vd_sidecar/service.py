@@ -21,6 +21,7 @@ from typing import Awaitable, Callable, Optional, TypeVar
 import sdnotify
 import structlog
 from alembic.util import CommandError
+from sqlalchemy.exc import SQLAlchemyError
 
 from . import __version__, journal, retention, web
 from .clock import steady
@@ -163,6 +164,25 @@ class Service:
             except Exception as error:
                 await self._trouble(name, error, failures)
                 failures += 1
+                if name in ("ingest", "retry") and isinstance(error, SQLAlchemyError):
+                    await self._bring_up()
+
+    async def _bring_up(self) -> None:
+        """If a store of an older program was put back under this one."""
+
+        def work() -> None:
+            known, ours = self.store.revisions()
+            if known != ours and (known is not None or self.store.sqlite):
+                log.warning("an older store was put back: it is brought up to date")
+                self.store.migrate()
+
+        try:
+            await self.in_writer(work)
+            self.troubles.over("schema")
+        except SQLAlchemyError:
+            pass  # it is away, as was told
+        except Exception as error:  # it is of a newer program
+            self.troubles.tell("schema", error)
 
     async def _trouble(self, part: str, error: Exception, failures: int) -> None:
         seconds = TROUBLE_SECONDS[min(failures, len(TROUBLE_SECONDS) - 1)]

@@ -91,6 +91,8 @@ class Troubles:
         else:
             what, text = part, f"{type(error).__name__}: {error}"
             fault = error  # of ours: with its trace
+        if self._parts.get(part, what) != what:
+            self.over(part)  # what it had; this is another
         self._parts[part] = what
         self.now[what] = text
         now = steady()

@@ -395,16 +395,26 @@ def held(
 
 
 def bring_forward(
-    connection: Connection, output: str, now: int, longest: float, lease: float
+    connection: Connection,
+    output: str,
+    now: int,
+    longest: float,
+    lease: float,
+    edge: Optional[str] = None,
+    others: float = 0.0,
 ) -> int:
     """Correct what is due later than possible, which only a wrong clock explains.
 
-    ``longest`` wait and ``lease`` in seconds; returns how many were corrected.
+    ``longest`` wait and ``lease`` in seconds; returns how many were corrected.  Leases
+    of other edges than ``edge``, which may be configured otherwise, may have ``others``
+    seconds.
     """
+    owner = _deliveries.c.owner
     count = 0
     for condition, span in (
-        (_deliveries.c.owner.is_(None), longest),
-        (_deliveries.c.owner.is_not(None), lease),
+        (owner.is_(None), longest),
+        (owner.is_not(None) if edge is None else owner == edge, lease),
+        (owner != edge, max(lease, others)),
     ):
         latest = now + round(span * 1000)
         count += connection.execute(

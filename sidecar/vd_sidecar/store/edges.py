@@ -14,7 +14,7 @@ import secrets
 from typing import Optional
 
 from attrs import frozen
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.engine import Connection
 
 from . import schema
@@ -52,6 +52,13 @@ def leave(connection: Connection, edge: str, mark: int, number: int) -> None:
     connection.execute(
         update(_table).where(_table.c.edge == edge).values(mark=mark, number=number)
     )
+
+
+def count(connection: Connection) -> None:
+    """Note a change that is in no journal, such as an operator's: if it is lost, so is
+    this number."""
+    highest = select(func.max(_table.c.number)).scalar_subquery()
+    connection.execute(update(_table).values(number=highest + 1))
 
 
 def begin(

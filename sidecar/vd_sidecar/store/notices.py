@@ -116,6 +116,18 @@ def open_alert(
             .where(_alerts.c.seq == last.seq)
             .values(count=_alerts.c.count + count)
         )
+        # it may be of an edge, or a configuration, that had other channels or none
+
+        kinds = select(_notices.c.kind).where(_notices.c.alert == last.seq)
+        told = set(connection.execute(kinds).scalars())
+        add(
+            connection,
+            [
+                pending(channel, output, now, due=last.due, alert=last.seq)
+                for channel in channels
+                if channel not in told
+            ],
+        )
         return int(last.seq)
 
     due = now + min(span, GATHER_MS)
