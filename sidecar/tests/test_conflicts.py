@@ -257,6 +257,31 @@ def test_what_was_sent_before_the_cancel_begins_nothing(
     assert contents(store)[0].state == "cancelled"
 
 
+def test_what_was_delivered_and_forgotten_may_be_sent_anew(
+    store: Store, config: Config
+) -> None:
+    """Nobody knows any more whether it is the same case."""
+    take(store, config, [sent(A, "delivered")])
+    acts.perform(store, config, acts.FORGET, [one(store, "id").seq], "test")
+    take(store, config, [sent(B, time=NOON + 1)])
+    found, body, _ = contents(store)
+    assert (found.state, found.forgotten, body) == ("delivered", True, None)
+    take(store, config, [sent(B, time=one(store, "id").updated + 1)])
+    found, body, _ = contents(store)
+    assert (found.state, found.forgotten, body) == ("pending", False, B)
+
+
+def test_the_sidecar_s_first_attempt_is_no_repeat(store: Store, config: Config) -> None:
+    """Another edge's may be read after the end, when that edge comes back."""
+    take(store, config, [sent(A, "accepted"), *given_up("id", digest=digest(A))])
+    ended = one(store, "id")
+    assert ended.state == "failed"
+    take(store, config, [sent(A, time=ended.updated - 1, upstream="b")])
+    assert one(store, "id").state == "failed"
+    take(store, config, [sent(A, "accepted", time=ended.updated - 1)])
+    assert one(store, "id").state == "pending"
+
+
 def test_what_was_forgotten_may_be_sent_anew(store: Store, config: Config) -> None:
     take(store, config, [sent(A), sent(B, time=NOON + 1)])
     act(store, config, acts.FORGET)
@@ -277,10 +302,11 @@ def test_others_go_when_the_delivery_s_own_does(store: Store, config: Config) ->
         deliveries.delete_bodies(connection, NOON, 100)
     assert contents(store)[2][0].body == B
     with store.writing() as connection:
-        deliveries.delete_bodies(connection, LATER, 100)
+        later = store.now(connection) + 1
+        deliveries.delete_bodies(connection, later, 100)
     assert contents(store)[2][0].body is None
     with store.writing() as connection:
-        deliveries.delete_old(connection, LATER, 100)
+        deliveries.delete_old(connection, later, 100)
         assert dump(connection, schema.conflicts) == []
 
 

@@ -430,11 +430,14 @@ class World(RuleBasedStateMachine):
             self.heard.add(key)
 
         # another of its kind is another request, whatever the clock said, and counts
-        # where no operator has ended what was before
+        # where no operator has ended what was before; of what was accepted the sidecar
+        # makes all attempts
 
         kind = record.outcome == "accepted"
+        repeated = kind in case.firsts and (kind or True not in case.firsts)
         ours = case.state == "failed" and not case.forgotten
-        again = record.time > told or (kind in case.firsts and ours)
+        again = record.time > told or (repeated and ours)
+        anew = case.state == "delivered" and case.forgotten and record.body is not None
         if first:
             case.firsts.add(kind)
 
@@ -457,7 +460,7 @@ class World(RuleBasedStateMachine):
             if case.ticket is None and not case.forgotten:
                 case.ticket = record.ticket_id
         elif (
-            case.state in ("failed", "cancelled")
+            (case.state in ("failed", "cancelled") or anew and record.time > told)
             and first
             and again
             and not (case.holder and (other or settles))
@@ -749,7 +752,7 @@ class World(RuleBasedStateMachine):
             case.ends, case.backups = [], 0
             if case.state == "pending":
                 case.end("cancelled")
-                case.told = max(case.told, self.clock.now)
+            case.told = max(case.told, self.clock.now)
             case.forgotten, case.body, case.ticket = True, False, None
             case.content, case.others = b"", set()
             self.operated.add(key)

@@ -182,6 +182,7 @@ def forget(
         digest=None,
         refusal=None,
         forgotten=True,
+        updated=max(after.updated, now),  # a record from before tells of the old one
     )
 
 

@@ -97,7 +97,8 @@ class Batch:
     def _is_another(self, before: Optional[Delivery], record: Record) -> bool:
         """Whether it is not the first record of its kind, though by its time it may be.
 
-        A clock that was set back must not make it one that is only read late.
+        A clock that was set back must not make it one that is only read late.  Where
+        a case was only accepted, attempts are the sidecar's, and no word of the app's.
         """
         if before is None or record.attempt != 1 or record.time > before.updated:
             return False
@@ -110,8 +111,10 @@ class Batch:
         known += [
             (r.attempt, r.outcome) for seq, r in self._records if seq == before.seq
         ]
-        accepted = record.outcome == ACCEPTED
-        return any(a == 1 and (o == ACCEPTED) is accepted for a, o in known)
+        first = [outcome for attempt, outcome in known if attempt == 1]
+        if ACCEPTED in first:
+            return record.outcome == ACCEPTED
+        return bool(first) and record.outcome != ACCEPTED
 
     def _digested(self, delivery: Delivery) -> Delivery:
         """With the digest of its case, which a record of an older nginx had not."""

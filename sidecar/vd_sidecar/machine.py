@@ -266,6 +266,13 @@ def _came_back(
     for its own.  What an operator has ended is opened by what came after that alone:
     a record from before may be read later.
     """
+    if delivery.state == DELIVERED and delivery.forgotten:
+        # nobody knows any more whether it is the same case, so that it is a new one
+        return (
+            record.attempt == 1
+            and record.body is not None
+            and record.time > delivery.updated
+        )
     if delivery.state not in (FAILED, CANCELLED):
         return False
     if delivery.owner is not None and (other or _settles(delivery, record, edge)):
