@@ -229,7 +229,7 @@ def test_show(run: Cli) -> None:
     text = ran.out
     assert "  output      28 (Output 28)\n".replace("      ", "     ") in text
     assert "it was given up after 3 attempts" in text
-    assert "vd-sidecar retry lost\n" in text
+    assert "vd-sidecar retry --output 28 lost\n" in text
     assert text.count('    | {"error": "maintenance"}\n') == 3
     assert re.search(r"2023-11-14 22:15:20\.000 +3  failed +503 +12  127\.0", text)
     assert "subject" not in text and "(--body shows it)" in text
@@ -295,7 +295,7 @@ def test_body_byte_for_byte(run: Cli, store: Store, config: Config) -> None:
         ({"due": NOON}, "has been due for"),
         ({"due": 2 * NOON}, "attempt 2, 2 of 3 in this round, at 2077"),
         ({"owner": "edge-9", "claimed": 2}, "attempt 2 is under way at edge-9"),
-        ({"state": CANCELLED, "due": None}, "vd-sidecar retry waits"),
+        ({"state": CANCELLED, "due": None}, "vd-sidecar retry --output 29 waits"),
         ({"state": FAILED, "due": None, "attempts": 1000}, "as many as can be counted"),
         ({"state": FAILED, "due": None, "attempts": 1}, "after 1 attempt;"),
     ],

@@ -313,8 +313,8 @@ def test_an_alert_says_what_to_know_and_to_do() -> None:
         "   Since:     2026-02-03 05:41:17 UTC\n",
         "2. Case (unknown)\n   Delivery:  id-1\n   Cause:     no answer of the receiver in time "
         "(timeout)\n",
-        "    vd-sidecar show id-0\n",
-        "    vd-sidecar retry \\\n        id-0 \\\n        id-1\n",
+        "    vd-sidecar show --output 28 id-0\n",
+        "    vd-sidecar retry --output 28 \\\n        id-0 \\\n        id-1\n",
         "    vd-sidecar retry --output 28 --since 2026-02-03T05:41:17Z --state failed\n",
     ):
         assert part in text
@@ -339,7 +339,7 @@ def test_an_alert_names_fifty(about: int, count: int, named: int, more: int) -> 
     text = text_of(alert_mail(raised, deliveries, TO, SMTP, now=NOW))
     assert text.count("Delivery:") == named
     assert re.findall(r"^and (\d+) more$", text, re.M) == ([str(more)] if more else [])
-    assert "retry \\" not in text and "retry --output 28 --since" in text
+    assert "\\\n" not in text and "retry --output 28 --since" in text
 
 
 def test_an_alert_whose_deliveries_are_gone() -> None:
@@ -364,11 +364,19 @@ def test_commands_are_quoted_for_the_shell() -> None:
         for command in (block.replace("vd-sidecar", "vd_sidecar") for block in blocks)
     ]
     assert heard == [
-        ["show", "--", "-rf"],
-        ["retry", "--", *evil],
+        ["show", "--output", "x;id", "--", "-rf"],
+        ["retry", "--output", "x;id", "--", *evil],
         ["retry", "--output", "x;id", "--since", "2026-02-03T05:41:17Z"]
         + ["--state", "failed"],
     ]
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_the_command_for_a_conflict_can_be_typed(language: str) -> None:
+    raised, about = alert(1, kind="conflict")
+    about = [about[0]._replace(id="--all")]
+    text = text_of(alert_mail(raised, about, TO, SMTP, now=NOW, language=language))
+    assert "    vd-sidecar show --output 28 --body -- --all\n" in text
 
 
 def test_an_alert_of_the_journal() -> None:
@@ -407,7 +415,7 @@ def test_slack_can_be_pinged_by_nobody() -> None:
         assert block["text"]["emoji"] is False
     body = "".join(block["text"]["text"] for block in payload["blocks"])
     assert "&lt;@U123&gt; &lt;https://evil.example|ok&gt; *b* :x:" in body
-    assert "    vd-sidecar show id-0\n" in body
+    assert "    vd-sidecar show --output 28 id-0\n" in body
 
 
 @pytest.mark.parametrize(

@@ -337,7 +337,7 @@ def test_the_alert_says_it(
         alert, about, ["o@example.com"], smtp, now=LATER, language=language
     )
     text = mail.get_content()
-    assert "C-1" in text and "vd-sidecar show id" in text
+    assert "C-1" in text and "vd-sidecar show --output 28" in text
     if kind == "conflict":
         assert digest(A)[:16] in text
     else:

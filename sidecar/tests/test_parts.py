@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -72,7 +73,7 @@ def serve(config: Config, look: Callable[[Service], Awaitable[None]]) -> None:
 
     async def run() -> None:
         service = Service(config)
-        task = asyncio.create_task(service.run(lambda: config))
+        task = asyncio.create_task(service.run(lambda: config, lambda: None))
         try:
             await asyncio.wait_for(service._opened.wait(), 60)
             await look(service)
@@ -275,6 +276,32 @@ def test_sighup(sqlite_edge: StartEdge, receiver: Receiver, systemd: Systemd) ->
         "READY",
     ]
     assert edge.sidecar.stop() == 0
+
+
+@pytest.mark.parametrize("what", ["listen", "journal"])
+def test_sighup_with_what_cannot_be_used(
+    make_sidecar: MakeSidecar, directory: Path, what: str
+) -> None:
+    """It is read without a fault, and yet the service could not start with it."""
+    sidecar = make_sidecar()
+    sidecar.start()
+    pid, good = sidecar.pid, sidecar.config.read_text()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        if what == "listen":
+            bad = re.sub(r'(?m)^"listen" = .*', f'"listen" = "{taken}"', good)
+        else:
+            bad = re.sub(
+                r'(?m)^"journal" = .*', f'"journal" = "{directory}/none"', good
+            )
+        assert bad != good
+        sidecar.config.write_text(bad)
+        os.kill(pid, signal.SIGHUP)
+        wait_for(lambda: "stays as it was" in sidecar.log(), "its refusal")
+    wait_for(lambda: sidecar.log().count('"started"') == 2, "its new beginning")
+    assert (taken if what == "listen" else f"{directory}/none") in sidecar.log()
+    assert sidecar.get("/healthz").status == 200
+    assert sidecar.pid == pid and sidecar.stop() == 0
 
 
 def test_sighup_amid_the_start(make_sidecar: MakeSidecar, directory: Path) -> None:

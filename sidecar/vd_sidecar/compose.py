@@ -171,13 +171,19 @@ def _alert(
 
 
 def _commands(alert: Alert, deliveries: Sequence[Delivery]) -> dict[str, object]:
-    """The command lines to look at deliveries and to retry them, shell-quoted."""
+    """The command lines to look at deliveries and to retry them, shell-quoted.
+
+    Of this output alone: other outputs may have deliveries with the same ids.
+    """
     ids = list(dict.fromkeys(delivery.id for delivery in deliveries))
     since = utc(min(delivery.created for delivery in deliveries))
     output = shlex.quote(line(alert.output))
     return {
-        "show": _command("show", ids[:1]),
-        "retry": _command("retry", ids) if len(ids) <= MAX_IDS else None,
+        "show": _command(f"show --output {output}", ids[:1]),
+        "show_body": _command(f"show --output {output} --body", ids[:1]),
+        "retry": (
+            _command(f"retry --output {output}", ids) if len(ids) <= MAX_IDS else None
+        ),
         "retry_since": f"vd-sidecar retry --output {output}"
         f" --since {since:%Y-%m-%dT%H:%M:%SZ} --state failed",
     }

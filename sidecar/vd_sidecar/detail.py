@@ -171,8 +171,8 @@ def _ended(detail: Detail, config: Config) -> str:
         return f"{what}, as many as can be counted"
     if detail.body is None:
         return f"{what}, and {_no_case(detail, config)}"
-    dashes = "-- " if delivery.id.startswith("-") else ""
-    return f"{what}; to go on: vd-sidecar retry {dashes}{delivery.id}"
+    id = f"-- {delivery.id}" if delivery.id.startswith("-") else delivery.id
+    return f"{what}; to go on: vd-sidecar retry --output {delivery.output} {id}"
 
 
 def _times(attempts: int) -> str:

@@ -32,7 +32,7 @@ from .nginx import Nginx
 from .notify import Notify
 from .retry import Retry
 from .store import Store, reads, reason, wall_clock
-from .troubles import Troubles
+from .troubles import Troubles, start_trouble
 
 POLL_SECONDS = 0.1
 TROUBLE_SECONDS = (0.5, 1.0, 2.0, 5.0)
@@ -62,8 +62,13 @@ class Service:
         self.troubles = Troubles(self.store)
         self._systemd = sdnotify.SystemdNotifier()
 
-    async def run(self, load: Callable[[], Config]) -> Optional[Config]:
-        """Until SIGTERM or SIGINT, or SIGHUP: then the configuration to go on with."""
+    async def run(
+        self, load: Callable[[], Config], ready: Callable[[], None]
+    ) -> Optional[Config]:
+        """Until SIGTERM or SIGINT, or SIGHUP: then the configuration to go on with.
+
+        ``ready`` is called once the configuration is seen to be of use.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
@@ -80,6 +85,7 @@ class Service:
             await self.nginx.close()
             raise
         self._systemd.notify("READY=1")
+        ready()
 
         parts: dict[str, Callable[[], Awaitable[object]]] = {
             "ingest": self._ingest_step,
@@ -301,18 +307,38 @@ def run(load: Callable[[], Config]) -> None:
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
+    used: list[Config] = []  # those that could be
     while config is not None:
+        tried = config
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a loop
-        lock = journal.lock_directory(config.journal)
         try:
-            journal.remember_edge(config.journal, config.edge)
-        except OSError as error:
-            log.warning("the edge's name cannot be kept: set it", error=str(error))
-        try:
-            config = asyncio.run(_run(config, load))
-        finally:
-            os.close(lock)
+            config = _serve(tried, load, used)
+        except (OSError, journal.Busy) as error:
+            if not used or used[-1] is tried:
+                raise
+            why = str(error)
+            if isinstance(error, OSError):
+                why = start_trouble(tried, error)
+            log.error("the configuration stays as it was", problems=[why])
+            config, used[:] = used[-1], []
 
 
-async def _run(config: Config, load: Callable[[], Config]) -> Optional[Config]:
-    return await Service(config).run(load)
+def _serve(
+    config: Config, load: Callable[[], Config], used: list[Config]
+) -> Optional[Config]:
+    """What to go on with after ``config``, which is put into ``used`` if it can be."""
+    lock = journal.lock_directory(config.journal)
+    try:
+        journal.remember_edge(config.journal, config.edge)
+    except OSError as error:
+        log.warning("the edge's name cannot be kept: set it", error=str(error))
+    try:
+        return asyncio.run(_run(config, load, partial(used.append, config)))
+    finally:
+        os.close(lock)
+
+
+async def _run(
+    config: Config, load: Callable[[], Config], ready: Callable[[], None]
+) -> Optional[Config]:
+    return await Service(config).run(load, ready)
