@@ -28,7 +28,7 @@ from processes import reserve_port
 from rig import Output as Location, make_journal
 from stored import delivered as delivered_record, record, stored
 from vd_sidecar import check_files, check_net, check_unit
-from vd_sidecar.check import ERROR, OK, WARNING, Finding, run
+from vd_sidecar.check import ERROR, OK, WARNING, Finding, _locations, run
 from vd_sidecar.config import (
     Alerts,
     Backup,
@@ -626,6 +626,17 @@ def test_a_location_of_another_server_is_asked_for_by_its_host(
     assert b"Host: cases.example.com\r\n" in one
     (other,) = [each for each in asked if each.startswith(b"OPTIONS /b ")]
     assert b"Host: 127.0.0.1:" in other
+
+
+def test_a_record_without_a_host_asks_for_no_other_server(config: Config) -> None:
+    """It is of a location that is known by its host already."""
+    records = [
+        record("a", uri="/a", host="cases.example.com"),
+        record("b", uri="/a", host=None),
+        record("c", uri="/b", host=None),
+    ]
+    places = _locations(config, records, {})
+    assert places == {("/a", "cases.example.com"): 0, ("/b", None): 0}
 
 
 def test_an_nginx_that_does_not_write_this_journal(

@@ -165,8 +165,15 @@ def _kept(url: Optional[str]) -> _Kept:
 def _locations(
     config: Config, records: Iterable[Record], waiting: Mapping[Place, int]
 ) -> dict[Place, int]:
-    """Where the sidecar would POST to, and how many deliveries wait for each."""
-    places: dict[Place, int] = {(each.uri, each.host): 0 for each in records}
+    """Where the sidecar would POST to, and how many deliveries wait for each.
+
+    A record without the case has no host: another of its location may have one.
+    """
+    asked = [(each.uri, each.host) for each in records]
+    hosted = {uri for uri, host in asked if host is not None}
+    places: dict[Place, int] = {
+        (uri, host): 0 for uri, host in asked if host is not None or uri not in hosted
+    }
     if config.callback.location is not None:
         places[config.callback.location, None] = 0
     return {**places, **waiting}
