@@ -108,7 +108,7 @@ my @DIRECTIVES = (
     'if ($request_method) { error_page 415 =200 /page; add_header X-A b; }',
     'limit_req zone=many burst=10000 nodelay;', 'limit_conn per 1000;', 'open_file_cache max=10;',
     'secure_link x,1;', 'secure_link_md5 x;', 'image_filter test;', 'image_filter size;', 'image_filter resize 1 1; image_filter_buffer 1;',
-    'xslt_stylesheet html/x.xslt; xslt_types *;', 'slice 1;', 'early_hints 1;', 'http2_push /page;', 'http3 off;',
+    'xslt_stylesheet html/x.xslt; xslt_types *;', 'slice 1;', 'early_hints 1;', 'http2_push /page;',
 );
 
 # The loads that a directive is tried with.
