@@ -245,6 +245,9 @@ vd_json_finish(vd_json_t *json)
         }
 
         break;
+
+    default:
+        break;
     }
 
     json->error = "unexpected end";
