@@ -76,7 +76,7 @@ class Edge:
         self._command = [str(nginx), "-p", f"{prefix}/", "-c", "nginx.conf"]
         self._command += ["-e", "error.log"]
         (prefix / "temp").mkdir()
-        (prefix / "secret").write_text("secret\n")
+        (prefix / "secret").write_text("the secret of the torture\n")
         (prefix / "secret").chmod(0o600)
         config = CONFIG.format(
             module=module,
