@@ -47,4 +47,13 @@
 #endif
 
 
+/* A server name that is a regular expression, which nginx strips of its "~". */
+
+#if (NGX_PCRE)
+#define ngx_http_vd_is_pattern(server_name)  ((server_name).regex != NULL)
+#else
+#define ngx_http_vd_is_pattern(server_name)  0
+#endif
+
+
 #endif /* _NGX_HTTP_VD_COMPAT_H_INCLUDED_ */

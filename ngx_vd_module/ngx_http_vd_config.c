@@ -305,6 +305,8 @@ ngx_http_vd_init_location(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf)
         return NGX_ERROR;
     }
 
+    ngx_http_vd_init_server_name(cf, conf);
+
     vmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_vd_module);
 
     location = ngx_array_push(&vmcf->locations);

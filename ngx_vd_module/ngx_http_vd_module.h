@@ -118,6 +118,8 @@ struct ngx_http_vd_loc_conf_s {
     /* the upstream{} itself; upstream.upstream wraps it */
     ngx_http_upstream_srv_conf_t   *origin;
 
+    ngx_str_t                       server_name;  /* of server{}, a host's */
+
     /* vd_pass */
     ngx_str_t                       schema;
     ngx_str_t                       host;
@@ -338,6 +340,13 @@ ngx_int_t ngx_http_vd_kept_text(ngx_http_vd_ctx_t *ctx, ngx_str_t *text);
  * ctx->journaled and calls ngx_http_vd_answer() when it is on disk.
  */
 void ngx_http_vd_record(ngx_http_vd_ctx_t *ctx);
+
+/*
+ * Sets the name by which requests that named no host find the same server{}
+ * again: the first of its names that is one; none if there is none.
+ */
+void ngx_http_vd_init_server_name(ngx_conf_t *cf,
+    ngx_http_vd_loc_conf_t *conf);
 
 /* Whether a retry could not bring the URI that is recorded. */
 ngx_uint_t ngx_http_vd_long_uri(ngx_http_request_t *r);

@@ -198,21 +198,16 @@ ngx_http_vd_long_uri(ngx_http_request_t *r)
 static void
 ngx_http_vd_record_host(ngx_http_request_t *r, ngx_str_t *host)
 {
-    ngx_str_t                 *server;
-    ngx_table_elt_t           *h;
-    ngx_http_core_srv_conf_t  *cscf;
+    ngx_str_t               *server;
+    ngx_table_elt_t         *h;
+    ngx_http_vd_loc_conf_t  *conf;
 
     h = r->headers_in.host;
     server = &r->headers_in.server;
 
     if (!ngx_http_vd_is_host(server)) {
-        cscf = ngx_http_get_module_srv_conf(r, ngx_http_core_module);
-        *host = cscf->server_name;
-
-        if (!ngx_http_vd_is_host(host)) {
-            ngx_str_null(host);
-        }
-
+        conf = ngx_http_get_module_loc_conf(r, ngx_http_vd_module);
+        *host = conf->server_name;
         return;
     }
 
@@ -227,12 +222,37 @@ ngx_http_vd_record_host(ngx_http_request_t *r, ngx_str_t *host)
 }
 
 
+void
+ngx_http_vd_init_server_name(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *conf)
+{
+    ngx_uint_t                  i;
+    ngx_http_server_name_t     *name;
+    ngx_http_core_srv_conf_t   *cscf;
+
+    cscf = ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module);
+    name = cscf->server_names.elts;
+
+    for (i = 0; i < cscf->server_names.nelts; i++) {
+        if (!ngx_http_vd_is_pattern(name[i])
+            && ngx_http_vd_is_host(&name[i].name))
+        {
+            conf->server_name = name[i].name;
+            return;
+        }
+    }
+}
+
+
 /* Neither none, nor a pattern, nor what JSON could not hold. */
 
 static ngx_uint_t
 ngx_http_vd_is_host(ngx_str_t *name)
 {
     size_t  i;
+
+    if (name->len && name->data[0] == '.') {
+        return 0;
+    }
 
     for (i = 0; i < name->len; i++) {
         if (name->data[i] <= 0x20 || name->data[i] >= 0x7f

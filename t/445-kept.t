@@ -153,6 +153,13 @@ subtest 'without a host, the server\'s own name' => sub {
     told_is(exchange($nginx, $old), '202 t pending', 'HTTP/1.0');
     is($nginx->record('old')->{host}, 'only.test', 'the name');
     all_well($nginx);
+
+    # names that are none of a host, before the one that is
+
+    $nginx = start("server_name \"\" .wild.test *.test ~^x named.test other.test; $config");
+    told_is(exchange($nginx, $old), '202 t pending', 'HTTP/1.0');
+    is($nginx->record('old')->{host}, 'named.test', 'the first name of a host');
+    all_well($nginx);
 };
 
 
