@@ -272,27 +272,27 @@ NGX_INCS = $(addprefix -Ibuild/module/,src/core src/event src/event/modules \
 	src/http/v3 objs)
 
 lint: deps build
-	build-aux/check-style $(NGX_C) $(PLAIN_C) $(TEST_C) $(HEADERS)
-	cppcheck --quiet --std=c11 --enable=warning,performance,portability \
+	@build-aux/check-style $(NGX_C) $(PLAIN_C) $(TEST_C) $(HEADERS)
+	@cppcheck --quiet --std=c11 --enable=warning,performance,portability \
 		--suppress=normalCheckLevelMaxBranches --max-configs=1 \
 		--suppress=toomanyconfigs --suppress='*:build/module/*' \
 		--error-exitcode=1 $(NGX_INCS) $(NGX_C) $(PLAIN_C)
 	@# it also counts what it found in the headers of others
-	printf '%s\n' $(NGX_C) | xargs -n 1 -P $(JOBS) sh -c \
+	@printf '%s\n' $(NGX_C) | xargs -n 1 -P $(JOBS) sh -c \
 		'clang-tidy --quiet $$1 -- $(NGX_INCS)' sh \
 		2> >(grep -v 'warnings generated' >&2)
-	printf '%s\n' $(PLAIN_C) | xargs -n 1 -P $(JOBS) sh -c \
+	@printf '%s\n' $(PLAIN_C) | xargs -n 1 -P $(JOBS) sh -c \
 		'clang-tidy --quiet $$1 -- $(WARNINGS)' sh \
 		2> >(grep -v 'warnings generated' >&2)
-	black --quiet --check $(PYTHON)
-	pyflakes3 $(PYTHON)
-	for dir in $(sort $(dir $(PYTHON))); do \
+	@black --quiet --check $(PYTHON)
+	@pyflakes3 $(PYTHON)
+	@for dir in $(sort $(dir $(PYTHON))); do \
 		MYPYPATH=sidecar/tests:sidecar mypy --config-file=sidecar/mypy.ini \
 			--scripts-are-modules --cache-dir=build/mypy \
 			$$(tr ' ' '\n' <<< '$(PYTHON)' | grep "^$$dir[^/]*$$") \
 			|| exit; \
 	done
-	shellcheck $(call files,sh|bash,*.sh)
+	@shellcheck $(call files,sh|bash,*.sh)
 
 
 # At a terminal it stays up until Ctrl-C; ONCE=1 has it end by itself.
