@@ -379,7 +379,7 @@ def test_a_clock_that_was_ahead_keeps_no_segment_for_ever(
     assert not segment.path.exists()
 
 
-@pytest.mark.parametrize("act", [acts.CANCEL, acts.FORGET], ids=lambda act: act.name)
+@pytest.mark.parametrize("act", [acts.CANCEL, acts.FORGET], ids=["cancel", "forget"])
 def test_an_act_that_was_lost_is_noticed(
     store: Store, config: Config, journal: Path, act: acts.Act
 ) -> None:
