@@ -31,14 +31,14 @@ BUILD_PACKAGES = gcc libjansson-dev libpcre2-dev libssl-dev make zlib1g-dev \
 FOR_DEBIAN = $(filter $(DEBIAN_SRC),$(NGINX_SRC))
 
 TEST_PACKAGES = black ca-certificates clang clang-tidy cppcheck curl dpkg-dev \
-	e2fsprogs jq \
-	libclang-rt-dev libcmocka-dev libgd-dev liblist-moreutils-perl \
-	libtest-base-perl libtest-longstring-perl libtext-diff-perl \
-	libwww-perl libxslt1-dev llvm mount mypy openssl patch perl procps prometheus pyflakes3 \
-	postgresql python3 python3-aiosmtpd python3-hypothesis python3-jsonschema \
-	python3-pytest python3-pytest-timeout python3-pytest-xdist python3-trustme \
-	python3-typeshed \
-	shellcheck strace util-linux valgrind wrk
+	e2fsprogs jq libclang-rt-dev libcmocka-dev libgd-dev \
+	liblist-moreutils-perl libtest-base-perl libtest-longstring-perl \
+	libtext-diff-perl libwww-perl libxslt1-dev llvm mount mypy openssl \
+	patch perl postgresql procps prometheus pyflakes3 python3 \
+	python3-aiosmtpd python3-hypothesis python3-jsonschema \
+	python3-pytest python3-pytest-timeout python3-pytest-xdist \
+	python3-trustme python3-typeshed shellcheck strace util-linux \
+	valgrind wrk
 
 SIDECAR_PACKAGES = python3 python3-aiohttp python3-aiosmtplib python3-alembic \
 	python3-attr python3-click python3-jinja2 python3-prometheus-client \
