@@ -118,7 +118,7 @@ class StartNginx(Protocol):
     """``rig.Nginx`` with the test's receiver and journal, started."""
 
     def __call__(self, *outputs: Output | str, **options: Any) -> Nginx:
-        ...
+        """One more, with its locations."""
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def start_nginx(receiver: Receiver, journal: Path) -> Iterator[StartNginx]:
 
 class MakeSidecar(Protocol):
     def __call__(self, user: Optional[str] = None, **settings: object) -> Sidecar:
-        ...
+        """Of this user, with these settings."""
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def make_sidecar(journal: Path) -> Iterator[MakeSidecar]:
 
 class StartEdge(Protocol):
     def __call__(self, *locations: Output | str, **options: Any) -> Edge:
-        ...
+        """One more, with its locations."""
 
 
 @pytest.fixture
