@@ -208,14 +208,8 @@ def cells(text: str) -> int:
     """How many cells of a terminal a text takes."""
     if text.isascii():
         return len(text)
-    return sum(
-        0
-        if unicodedata.combining(char)
-        else 2
-        if unicodedata.east_asian_width(char) in "WF"
-        else 1
-        for char in text
-    )
+    drawn = [char for char in text if not unicodedata.combining(char)]
+    return len(drawn) + sum(unicodedata.east_asian_width(c) in "WF" for c in drawn)
 
 
 def block(text: str, indent: str) -> Iterator[str]:

@@ -46,10 +46,8 @@ T = TypeVar("T")
 
 
 class InWriter(Protocol):
-    """Runs a function in the thread that writes to the store."""
-
     def __call__(self, function: Callable[[], T]) -> Awaitable[T]:
-        ...
+        """Run a function in the thread that writes to the store."""
 
 
 @frozen
@@ -94,9 +92,7 @@ class Retry:
         self._begun_since = steady()
         self._pace: Counter[str] = Counter()  # attempts within AHEAD_SECONDS
         self._bytes = 0  # of the bodies of attempts under way
-        self._beginning: list[
-            _Held
-        ] = []  # they have their places, but not their bodies
+        self._beginning: list[_Held] = []  # they have places, but no bodies
         self._looking = False
         self._looker = ThreadPoolExecutor(1, "looker")  # one has one heap to fill
         self._stopping = False

@@ -25,12 +25,10 @@ log = structlog.get_logger()
 
 
 class Middleware(Protocol):
-    """What stands between aiohttp and a handler."""
-
     async def __call__(
         self, request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        ...
+        """What stands between aiohttp and a handler."""
 
 
 class Refused(Exception):

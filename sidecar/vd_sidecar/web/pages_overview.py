@@ -220,9 +220,9 @@ def _rows(
         rows.append(
             Row(
                 stats=output,
-                success=delivered / (delivered + failed)
-                if delivered + failed
-                else None,
+                success=(
+                    delivered / (delivered + failed) if delivered + failed else None
+                ),
                 median=rates.quantile(took, 0.5),
                 p95=rates.quantile(took, 0.95),
                 last=last.get(output.output),
