@@ -38,7 +38,8 @@ class _Policy(EmailPolicy):
 
     def fold(self, name: str, value: Any) -> str:
         if str(value).isascii():
-            return super().fold(name, value)
+            folded: str = super().fold(name, value)
+            return folded
         header = Header(str(value), "utf-8", maxlinelen=75, header_name=name)
         return f"{name}: {header.encode(linesep=self.linesep)}{self.linesep}"
 

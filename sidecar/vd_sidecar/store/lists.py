@@ -76,7 +76,7 @@ class Meant:
     few: Optional[search.Conditions] = None  # of what is searched for, if it is found
     lead: Optional[str] = None  # the column whose index SQLite is to use
 
-    def only(self, **changes: object) -> Meant:
+    def only(self, **changes: Any) -> Meant:
         """Of all that is meant, what has these values."""
         return evolve(self, filter=evolve(self.filter, **changes))
 
