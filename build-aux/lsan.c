@@ -39,6 +39,7 @@ const char *
 __lsan_default_suppressions(void)
 {
     return "leak:ngx_event_process_init\n"
+           "leak:ngx_regex_compile\n"
            "leak:ngx_regex_malloc\n"
            "leak:SSL_SESSION_new\n";
 }
