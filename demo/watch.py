@@ -2,7 +2,6 @@
 
 """What the demo sends, and what it sees arrive: each thing with its time."""
 
-import email
 import email.policy
 import hashlib
 import json
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
+from email.parser import BytesParser
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,9 @@ class Message:
 
     @property
     def mail(self) -> EmailMessage:
-        parsed = email.message_from_bytes(self.content, policy=email.policy.default)
+        parsed = BytesParser(EmailMessage, policy=email.policy.default).parsebytes(
+            self.content
+        )
         assert isinstance(parsed, EmailMessage)
         return parsed
 

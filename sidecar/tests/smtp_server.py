@@ -7,11 +7,11 @@ It runs in a thread of its own, on a free port of 127.0.0.1.
 from __future__ import annotations
 
 import asyncio
-import email
 import email.policy
 import ssl
 import threading
 from email.message import EmailMessage
+from email.parser import BytesParser
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Awaitable, Callable, Coroutine, NamedTuple, Optional, Self
@@ -103,7 +103,9 @@ class Mail(NamedTuple):
 
     @property
     def message(self) -> EmailMessage:
-        parsed = email.message_from_bytes(self.data, policy=email.policy.default)
+        parsed = BytesParser(EmailMessage, policy=email.policy.default).parsebytes(
+            self.data
+        )
         assert isinstance(parsed, EmailMessage)
         return parsed
 

@@ -647,8 +647,8 @@ def test_document_allows_what_is_taken(client: Client) -> None:
     ):
         validator.validate(asked)
         assert client.post("retry", asked).status == 200
-    for wrong in ({}, {"ids": []}, {"filter": {}}, {"filter": {"outputs": "28"}}):
-        assert not validator.is_valid(wrong)
+    wrong: list[Any] = [{}, {"ids": []}, {"filter": {}}, {"filter": {"outputs": "28"}}]
+    assert not any(map(validator.is_valid, wrong))
 
 
 def test_what_changes_meanwhile_is_left_out(

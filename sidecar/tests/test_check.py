@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 import attrs
 import pytest
@@ -88,7 +88,7 @@ def units(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     remove_directory(directory)
 
 
-def settings(directory: Path, **changes: object) -> Config:
+def settings(directory: Path, **changes: Any) -> Config:
     """Of a journal and a store there, in order; nobody is at nginx's address."""
     journal = directory / "journal"
     if not journal.exists():
@@ -652,7 +652,7 @@ def test_an_nginx_that_does_not_write_this_journal(
         assert of(found, "nginx") == {OK}, found
     found = checked(settings(directory, nginx=wrong.unix))
     said(found, ERROR, "nginx", f"another nginx answers at {wrong.unix} (pid ")
-    process = check_net._process
+    process: Any = check_net._process
     monkeypatch.setattr(
         check_net, "_process", lambda pid: attrs.evolve(process(pid), uid=54321)
     )

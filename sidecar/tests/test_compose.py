@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import email
 import email.policy
 import json
 import re
@@ -12,6 +11,7 @@ import shlex
 import subprocess
 import unicodedata
 from email.message import EmailMessage
+from email.parser import BytesParser
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -164,7 +164,7 @@ def on_the_wire(message: EmailMessage) -> EmailMessage:
         "Content-Type",
         "Content-Transfer-Encoding",
     }
-    parsed = email.message_from_bytes(data, policy=email.policy.default)
+    parsed = BytesParser(EmailMessage, policy=email.policy.default).parsebytes(data)
     assert isinstance(parsed, EmailMessage)
     assert not parsed.defects
     for name in ("Subject", "Message-ID"):  # folded at their very beginning

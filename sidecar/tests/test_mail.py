@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import asyncio
-import email
 import email.policy
 import re
 import socket
 import ssl
 import time
 from email.message import EmailMessage
+from email.parser import BytesParser
 from email.policy import SMTP as POLICY
 from pathlib import Path
 from typing import Optional
@@ -292,7 +292,9 @@ def test_encoded_words_are_short(subject: str) -> None:
     lines = head.split(b"\r\n")
     assert max(len(line) for line in lines if b"=?" in line) <= 76
     assert all(line.strip() for line in lines)
-    parsed = email.message_from_bytes(taken.data, policy=email.policy.default)
+    parsed = BytesParser(EmailMessage, policy=email.policy.default).parsebytes(
+        taken.data
+    )
     assert str(parsed["Subject"]).split() == subject.split()
 
 
