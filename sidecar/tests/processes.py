@@ -177,10 +177,15 @@ def kill(pid: int, signal_number: int = signal.SIGKILL) -> None:
 
 def states(pid: int) -> set[str]:
     """Of its threads, letters as ps has them; none when it is gone."""
-    found = set()
-    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+    found: set[str] = set()
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for task in tasks:
         try:
-            found.add(path.read_text().rpartition(")")[2].split()[0])
+            text = Path(f"/proc/{pid}/task/{task}/stat").read_text()
+            found.add(text.rpartition(")")[2].split()[0])
         except OSError:
             pass  # gone meanwhile
     return found

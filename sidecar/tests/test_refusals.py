@@ -124,7 +124,7 @@ def test_whatever_a_location_has_become_is_no_outcome(
             None,
             None,
         )
-    assert checks(edge)["refusals"]["status"] == "ok"
+    wait_for(lambda: checks(edge)["refusals"]["status"] == "ok", "no refusals")
 
 
 def test_a_location_that_redirects_starves_no_other_of_its_output(
