@@ -2,6 +2,7 @@
 
 """nginx with the module, in a directory of its own, and ways to kill it."""
 
+import contextlib
 import os
 import random
 import re
@@ -113,7 +114,8 @@ class Edge:
     def kill_workers(self, *pids: int) -> None:
         for pid in pids:
             self.killed.add(pid)
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # it may have been killed before
 
     def kill_all(self) -> int:
         """How many workers died with their master."""
