@@ -54,11 +54,24 @@ sub start {
     chmod 0755, $self->{dir};
     $self->configure(%config);
 
-    system($self->{binary}, '-p', "$self->{dir}/", '-c', 'nginx.conf',
-        '-e', 'logs/error.log') == 0 or die "nginx does not start\n", $self->log;
+    $self->_start == 0 or die "nginx does not start\n", $self->log;
     $self->wait_until(sub { $self->pid && ($self->{single} || $self->workers) })
         or die "nginx does not come up\n";
     return $self;
+}
+
+# What it warns of is in its log, too.
+sub _start {
+    my ($self) = @_;
+
+    my $stderr = "$self->{dir}/logs/stderr";
+    my $status = system 'sh', '-c', 'exec "$@" 2> "$0"', $stderr, $self->{binary},
+        '-p', "$self->{dir}/", '-c', 'nginx.conf', '-e', 'logs/error.log';
+
+    open my $in, '<', $stderr or die "$stderr: $!";
+    print {*STDERR} grep { !/\[warn\]/ } <$in>;
+    unlink $stderr;
+    return $status;
 }
 
 # With its path, as it has to find itself for an upgrade.

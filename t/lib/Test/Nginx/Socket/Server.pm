@@ -346,12 +346,19 @@ sub start {
 }
 
 # nginx has opened its ports by the time that the process which was started
-# exits: the daemon is a child of it.
+# exits: the daemon is a child of it.  What it warns of is in its log, too.
 sub run_daemon {
     my ($self, $block) = @_;
 
+    local $self->{stderr} = "$self->{root}/logs/stderr";
     waitpid $self->_spawn($block), 0;
-    return $?;
+    my $status = $?;
+
+    if (open my $in, '<', $self->{stderr}) {
+        print {*STDERR} grep { !/\[warn\]/ } <$in>;
+        unlink $self->{stderr};
+    }
+    return $status;
 }
 
 sub _spawn {
@@ -370,6 +377,7 @@ sub _spawn {
         if defined $ENV{TEST_NGINX_LD_PRELOAD};
     POSIX::setpgid(0, 0);
     open STDOUT, '>', '/dev/null';
+    open STDERR, '>', $self->{stderr} if $self->{stderr};
     open STDERR, '>', '/dev/null' if defined $block->{suppress_stderr};
 
     { exec @command };
