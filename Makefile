@@ -7,13 +7,17 @@ SHELL = /bin/bash -o pipefail
 
 NGINX_BINARY ?= /usr/sbin/nginx
 NGINX_SRC    ?= $(DEBIAN_SRC)
-TESTS        ?= t/*.t
+TESTS        ?= $(LONG_TESTS) $(filter-out $(LONG_TESTS),$(wildcard t/*.t))
 JOBS         ?= $(shell expr 2 '*' $$(nproc))
 FUZZ_SECONDS ?= 10
 KILLS        ?= 200
 CUTS         ?= 20
 COMPAT       ?= bookworm trixie
 DESTDIR      ?=
+
+# Those that take longest come first, so that none is left alone at the end.
+
+LONG_TESTS = t/230-config.t t/025-filters.t t/045-blocked.t
 
 # The runner in t/lib takes the place of the real Test::Nginx if there is none.
 
@@ -89,7 +93,7 @@ help:
 	@echo 'make sidecar   tests of the sidecar: with nginx, SQLite and PostgreSQL'
 	@echo 'make browser   the pages in Chromium; leaves build/screenshots'
 	@echo 'make fuzz      fuzzes the plain C parts, FUZZ_SECONDS=$(FUZZ_SECONDS) each'
-	@echo 'make suites    TESTS="$(TESTS)" against the installed nginx'
+	@echo 'make suites    TESTS="t/*.t" against the installed nginx'
 	@echo 'make faults    whether the tests of the disk notice planted faults'
 	@echo 'make threadless'
 	@echo '               what an nginx without threads supports'
