@@ -31,14 +31,15 @@ __lsan_is_turned_off(void)
 
 /*
  * What nginx leaves: the connections and events of a process, what its regex
- * code gave PCRE2 for the pool of a cycle, and the TLS sessions that it keeps
- * to resume with upstream peers.
+ * code gave PCRE2 for the pool of a cycle, what "random" keeps of servers in a
+ * zone, and the TLS sessions that it keeps to resume with upstream peers.
  */
 
 const char *
 __lsan_default_suppressions(void)
 {
     return "leak:ngx_event_process_init\n"
+           "leak:ngx_http_upstream_update_random\n"
            "leak:ngx_regex_compile\n"
            "leak:ngx_regex_malloc\n"
            "leak:SSL_SESSION_new\n";

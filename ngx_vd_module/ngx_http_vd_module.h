@@ -277,8 +277,8 @@ ngx_int_t ngx_http_vd_merge_ssl(ngx_conf_t *cf, ngx_http_vd_loc_conf_t *prev,
 ngx_int_t ngx_http_vd_set_session(ngx_peer_connection_t *pc, void *data);
 void ngx_http_vd_save_session(ngx_peer_connection_t *pc, void *data);
 
-/* The same as ngx_http_vd_peek(), of TLS. */
-ngx_int_t ngx_http_vd_ssl_peek(ngx_connection_t *c);
+/* The same as ngx_http_vd_peek(), of TLS; logs what TLS fails with. */
+ngx_int_t ngx_http_vd_ssl_peek(ngx_connection_t *c, ngx_uint_t level);
 
 /* How the receiver has ended a connection: in good order, or by an alert. */
 ngx_uint_t ngx_http_vd_ssl_ended(ngx_connection_t *c);

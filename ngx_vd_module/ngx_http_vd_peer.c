@@ -161,7 +161,8 @@ ngx_http_vd_peek(ngx_http_vd_ctx_t *ctx, ngx_connection_t *c)
 
     if (c->ssl) {
         c->data = ctx->clone;
-        return ngx_http_vd_ssl_peek(c);
+        return ngx_http_vd_ssl_peek(c, ctx->clone->upstream->peer.cached
+                                       ? NGX_LOG_INFO : NGX_LOG_ERR);
     }
 
     n = recv(c->fd, &ch, 1, MSG_PEEK);

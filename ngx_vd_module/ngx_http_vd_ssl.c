@@ -445,11 +445,10 @@ ngx_http_vd_ssl_alerted(ngx_connection_t *c)
 
 
 ngx_int_t
-ngx_http_vd_ssl_peek(ngx_connection_t *c)
+ngx_http_vd_ssl_peek(ngx_connection_t *c, ngx_uint_t level)
 {
-    int        n;
-    u_char     ch;
-    ngx_int_t  rc;
+    int     n, error;
+    u_char  ch;
 
     ERR_clear_error();
 
@@ -459,12 +458,16 @@ ngx_http_vd_ssl_peek(ngx_connection_t *c)
         return NGX_DECLINED;
     }
 
-    rc = (SSL_get_error(c->ssl->connection, n) == SSL_ERROR_WANT_READ)
-         ? NGX_OK : NGX_ERROR;
+    error = SSL_get_error(c->ssl->connection, n);
+
+    if (error == SSL_ERROR_SSL) {
+        /* nobody else gets to see an alert that is read here */
+        ngx_ssl_error(level, c->log, 0, "SSL_peek() failed");
+    }
 
     ERR_clear_error();
 
-    return rc;
+    return (error == SSL_ERROR_WANT_READ) ? NGX_OK : NGX_ERROR;
 }
 
 

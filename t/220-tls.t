@@ -703,7 +703,7 @@ reason was `closed`.
         vd_ssl_trusted_certificate $TEST_NGINX_CERTS/ca.crt;
         vd_ssl_protocols TLSv1.3;
     }
---- refused: SSL_(?:do_handshake|read)\(\) failed \(SSL: error:[^)]*certificate required
+--- refused: SSL_(?:do_handshake|read|peek)\(\) failed \(SSL: error:[^)]*certificate required
 
 
 === TEST 48: a receiver that gets the certificate of another authority
@@ -716,7 +716,7 @@ reason was `closed`.
         vd_ssl_certificate $TEST_NGINX_CERTS/stranger.crt;
         vd_ssl_certificate_key $TEST_NGINX_CERTS/stranger.key;
     }
---- refused: SSL_(?:do_handshake|read)\(\) failed \(SSL: error:[^)]*unknown ca
+--- refused: SSL_(?:do_handshake|read|peek)\(\) failed \(SSL: error:[^)]*unknown ca
 
 
 === TEST 49: a receiver that answers 400 where it does not get a certificate
