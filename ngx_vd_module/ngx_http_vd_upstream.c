@@ -163,7 +163,9 @@ ngx_http_vd_finalize_request(ngx_http_request_t *r, ngx_int_t rc)
     exchange->stage = ngx_http_vd_stage(ctx, u);
     exchange->timed_out = c && (c->read->timedout || c->write->timedout);
 
-    if (rc == NGX_OK && exchange->status && u->length == -1) {
+    if (rc == NGX_OK && exchange->status && !exchange->complete
+        && vd_http_end(&ctx->http) == VD_HTTP_DONE)
+    {
 
         /*
          * The end of the connection is that of the response, but anybody can

@@ -170,6 +170,7 @@ def check_alerts(alerts: Sequence[Alert], known: Sequence[Delivery]) -> None:
     given_up = [each for each in known if each.state == "failed"]
     counts = Counter(each.alert for each in given_up)
     # who died amid an attempt never answered, and there are alerts of that, too
+    assert {each.kind for each in alerts} <= {"failed", "refused"}
     alerts = [each for each in alerts if each.kind == "failed"]
     assert {each.seq: each.count for each in alerts} == dict(counts)
     for output in {each.output for each in given_up}:
